@@ -1,1 +1,3 @@
+//! The doorstep of `host-worker`.
+
 fn main() {}

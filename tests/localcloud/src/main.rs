@@ -1,1 +1,3 @@
+//! The doorstep of `localcloud`.
+
 fn main() {}
