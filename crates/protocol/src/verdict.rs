@@ -389,3 +389,6 @@ fn described(differences: &[String], none: &str) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests;
