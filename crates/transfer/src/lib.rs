@@ -1,1 +1,31 @@
-//! The archive codec (tar in multi-frame zstd) and the parallel S3 transfer.
+//! The archive codec (tar in multi-frame zstd, `docs/format.md`) and its transfer to and from an S3 store.
+//!
+//! * [`layout`] says where every byte of an archive is, from names and sizes alone.
+//! * [`frame`] compresses and decodes one frame; [`index`] lists the frames with their hashes.
+//! * [`upload()`] packs, hashes and stores an archive in one pass over its sources.
+//! * [`restore_entries`] and [`check_object`] read one back and believe nothing that the index does not prove.
+//! * [`store`] is the port to the object store: S3, and a memory store with scripted faults for tests.
+//!
+//! Memory is bounded by the budget in the options plus 64 MiB, in both directions and whatever the data.
+
+pub mod download;
+pub mod error;
+pub mod frame;
+pub mod index;
+pub mod layout;
+pub mod progress;
+pub mod retry;
+pub mod store;
+pub mod upload;
+
+pub use download::{
+    ArchiveRef, Check, Finding, ReadOptions, Restored, check_object, fetch_index, restore_entries,
+};
+pub use error::Error;
+pub use frame::Level;
+pub use index::FrameIndex;
+pub use layout::{EntrySpec, Layout};
+pub use progress::{Phase, Progress};
+pub use retry::RetryPolicy;
+pub use store::MultipartStore;
+pub use upload::{Content, Geometry, Source, Threads, UploadOptions, Uploaded, upload};

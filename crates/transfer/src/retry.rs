@@ -1,0 +1,52 @@
+//! How often a call is tried and how long is waited in between. A pure function of what is tried, so that a test can say it.
+
+use std::time::Duration;
+
+/// Bounded attempts with exponential back-off and jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a call is made at most, the first time included.
+    pub attempts: u32,
+    /// The greatest wait after the first failure; it doubles with each further one.
+    pub base: Duration,
+    /// The greatest wait at all.
+    pub cap: Duration,
+}
+
+impl RetryPolicy {
+    /// Eight attempts over about a minute: longer than an S3 partition takes to scale, shorter than any heartbeat.
+    pub const STANDARD: Self =
+        Self { attempts: 8, base: Duration::from_millis(250), cap: Duration::from_secs(20) };
+
+    /// How long to wait after failure number `failed` (from 1) of the call that `what` names.
+    ///
+    /// Between half and all of the exponential step; which, is derived from `what`, so that many parts which fail at
+    /// once come back spread out, and the same test waits the same times.
+    pub fn wait(&self, failed: u32, what: &str) -> Duration {
+        let doublings = failed.saturating_sub(1).min(16);
+        let step = self.base.saturating_mul(1 << doublings).min(self.cap);
+        let hash = blake3::hash(format!("{what}#{failed}").as_bytes());
+        let spread = u32::from(hash.as_bytes()[0]);
+        step / 2 + step / 2 * spread / 255
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_within_their_bounds_and_spread() {
+        let policy = RetryPolicy::STANDARD;
+        for failed in 1..40 {
+            let step = policy.base.saturating_mul(1 << (failed - 1).min(16)).min(policy.cap);
+            for part in 0..50 {
+                let wait = policy.wait(failed, &format!("part {part}"));
+                assert!(wait >= step / 2 && wait <= step, "{failed} {part} {wait:?}");
+            }
+        }
+        let distinct: std::collections::HashSet<_> =
+            (0..50).map(|part| policy.wait(3, &format!("part {part}"))).collect();
+        assert!(distinct.len() > 20);
+    }
+}

@@ -1,0 +1,1 @@
+//! A suite that every implementation of the port has to pass.
