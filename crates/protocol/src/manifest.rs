@@ -81,6 +81,42 @@ pub struct Manifest {
     pub previous: Option<Previous>,
 }
 
+/// What the last entry of every archive, `backup.json`, says: the archive describes itself, even when every manifest is lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BackupDescription {
+    /// The version of the manifest's format.
+    pub format_version: u32,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// When the backup was started.
+    pub created_at: Timestamp,
+    /// The server that was backed up.
+    pub qdrant: QdrantServer,
+    /// The collections, in the order of the archive.
+    pub collections: Vec<CollectionRecord>,
+    /// Alias to collection.
+    pub aliases: BTreeMap<String, CollectionName>,
+    /// Whether nothing was written from the first count to the last.
+    pub quiesced: bool,
+    /// The indexing batch that this backup covers, where a success marker was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexing: Option<SuccessMarker>,
+    /// What the host itself was restored from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Whether only chosen collections are in it.
+    pub partial: bool,
+    /// The program that wrote it.
+    pub tool: Tool,
+}
+
+impl BackupDescription {
+    /// The document's bytes, the same for equal descriptions.
+    pub fn to_json(&self) -> Vec<u8> {
+        document(self)
+    }
+}
+
 /// What is in an archive and how to check it (`docs/format.md`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Archive {
@@ -235,10 +271,7 @@ pub enum InvalidManifest {
 impl Manifest {
     /// The document's bytes: indented JSON with a newline at the end, the same for equal manifests.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .unwrap_or_else(|error| unreachable!("a manifest has only string keys: {error}"));
-        bytes.push(b'\n');
-        bytes
+        document(self)
     }
 
     /// Reads and checks a manifest.
@@ -301,6 +334,14 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Indented JSON with a newline at the end.
+fn document(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .unwrap_or_else(|error| unreachable!("a document has only string keys: {error}"));
+    bytes.push(b'\n');
+    bytes
 }
 
 /// Whether `text` is 64 lower-case hexadecimal digits.
