@@ -1,7 +1,156 @@
 //! The program on the Qdrant host: backup, restore, verify, and what a person types.
+//!
+//! [`run`] is the whole program; `main` is a doorstep. Read [`backup::backup`] and [`restore::restore`] from top to bottom for what it does.
 
+pub mod backup;
+pub mod catalogue;
+pub mod cli;
+pub mod config;
+pub mod doctor;
+pub mod error;
 pub mod golden;
+mod limits;
+mod lock;
 pub mod observe;
+mod origin;
+pub mod output;
+pub mod progress;
 pub mod qdrant;
 pub mod quiesce;
+pub mod restore;
+mod select;
+pub mod session;
 pub mod state;
+pub mod verify;
+
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use jiff::Timestamp;
+use protocol::FailureKind;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::error::Error;
+use crate::{
+    cli::{Cli, Command},
+    config::Config,
+    output::Render,
+    progress::Display,
+    session::Session,
+};
+
+/// Runs the program with these arguments (the first is its own name) and answers with its exit code: 0 done, 1 failed,
+/// 2 usage or settings, 3 verification failed.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            output::print_usage(&error);
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let display = if !cli.json && std::io::stderr().is_terminal() { Display::Bar } else { Display::Log };
+    start_log(display);
+    let json = cli.json;
+    let result = tokio::runtime::Runtime::new()
+        .map_err(|source| Error::Local { what: "start the runtime".to_owned(), source })
+        .and_then(|runtime| runtime.block_on(command(cli, display)));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            output::print_error(&error, json);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
+    let config = config(&cli)?;
+    let cancel = CancellationToken::new();
+    let session = Session::open(config, cancel.clone()).await?;
+    let now = Timestamp::now();
+    let work = async {
+        match &cli.command {
+            Command::Backup(args) => done(&backup::backup(&session, args, display, now).await?, cli.json),
+            Command::Restore(args) => done(&restore::restore(&session, args, display).await?, cli.json),
+            Command::Verify(args) => {
+                let result = verify::verify(&session, args, display, now).await?;
+                judged(&result, result.passed(), FailureKind::VerificationFailed, cli.json)
+            }
+            Command::List => done(&catalogue::list(&session, now).await?, cli.json),
+            Command::Show(args) => done(&catalogue::show(&session, args).await?, cli.json),
+            Command::Publish(args) => done(&catalogue::publish(&session, args).await?, cli.json),
+            Command::Doctor => {
+                let diagnosis = doctor::doctor(&session, now).await?;
+                judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
+            }
+        }
+    };
+    until_signal(work, &cancel).await
+}
+
+fn config(cli: &Cli) -> Result<Config, Error> {
+    let file = match &cli.config {
+        Some(path) => Some(
+            fs_err::read_to_string(path).map_err(|source| Error::ConfigFile { source: Box::new(source) })?,
+        ),
+        None => None,
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one secret that may come from the environment is read here, at the edge"
+    )]
+    let api_key = std::env::var("QDRANT_API_KEY").ok();
+    Config::new(cli.settings.clone(), file.as_deref(), api_key)
+}
+
+fn done<T: Render>(result: &T, json: bool) -> Result<ExitCode, Error> {
+    output::print(result, json);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A result that was reached and may still be bad news.
+fn judged<T: Render>(result: &T, good: bool, kind: FailureKind, json: bool) -> Result<ExitCode, Error> {
+    output::print(result, json);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(kind.exit_code()) })
+}
+
+/// Runs `work`; on the first SIGINT or SIGTERM asks it to stop and waits for it to clean up, on the second leaves at once.
+async fn until_signal(
+    work: impl Future<Output = Result<ExitCode, Error>>,
+    cancel: &CancellationToken,
+) -> Result<ExitCode, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen =
+        |kind| signal(kind).map_err(|source| Error::Local { what: "listen for signals".to_owned(), source });
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            result = &mut work => return result,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        tracing::warn!("asked to stop: cleaning up; a second signal leaves at once");
+        cancel.cancel();
+    }
+}
+
+/// On a terminal only what a person must see; otherwise JSON lines. `RUST_LOG` overrides the level.
+fn start_log(display: Display) {
+    use tracing_subscriber::EnvFilter;
+    let default = match display {
+        Display::Bar => "error",
+        Display::Log => "host_worker=info,transfer=info,catalog=info,warn",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second run in one process (tests, the embedded cloud) keeps the first log.
+    let _already_set = match display {
+        Display::Bar => log.compact().try_init(),
+        Display::Log => log.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,3 +1,5 @@
 //! The doorstep of `host-worker`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    host_worker::run(std::env::args_os())
+}

@@ -1,0 +1,232 @@
+//! From snapshots on the disk to an archive in the bucket, its side files, and the manifest that names them.
+
+use std::path::{Path, PathBuf};
+
+use protocol::{
+    GoldenSet, Manifest, SuccessMarker, golden,
+    id::AttemptId,
+    key::{ArchiveKey, BACKUP_JSON, SnapshotEntry},
+    manifest::{self, Archive, BackupDescription, CollectionRecord, QdrantServer, Tool},
+};
+use sha2::{Digest, Sha256};
+use tracing::info;
+use transfer::{Content, EntrySpec, Level, Source, UploadOptions, Uploaded};
+use uuid::Uuid;
+
+use super::{
+    Started,
+    capture::{Captured, CapturedSnapshot},
+    local::write_durably,
+};
+use crate::{
+    cli::BackupArgs, error::Error, limits, origin, progress::Phases, qdrant::Checksum, session::Session,
+};
+
+/// The object metadata that says whose archive it is.
+const BACKUP_ID_METADATA: &str = "backup-id";
+
+/// A stored backup that nobody knows of yet.
+pub(super) struct Packed {
+    pub(super) manifest: Manifest,
+    /// Whether the store keeps no checksum of it, and every byte was read back instead.
+    pub(super) read_back: bool,
+}
+
+/// Stores the archive and what goes beside it.
+pub(super) async fn pack(
+    session: &Session,
+    args: &BackupArgs,
+    started: &Started,
+    version: String,
+    captured: Captured,
+    marker: Option<SuccessMarker>,
+    phases: &mut Phases,
+) -> Result<Packed, Error> {
+    let attempt = AttemptId::from_bits(Uuid::new_v4().as_fields().0);
+    let key = session.config.layout().archive(started.id, attempt);
+    let golden = compressed_golden(started, &captured)?;
+    let description = describe(session, args, started, version, &captured, marker)?;
+
+    phases.enter("upload");
+    let mut options = UploadOptions::new(limits::memory_budget(session.config.memory_budget())?);
+    options.concurrency = args.concurrency.map(|parts| parts as usize);
+    options.level = args.level.map_or(Level::Auto, Level::Fixed);
+    options.metadata = vec![(BACKUP_ID_METADATA.to_owned(), started.id.to_string())];
+    options.cancel = session.cancel.clone();
+    let progress = options.progress.clone();
+    let sources = sources(&captured.snapshots, &description)?;
+    let object = key.to_string();
+    let upload = transfer::upload(&session.objects, &object, sources, options);
+    let uploaded = phases.follow(&progress, upload).await?;
+    info!(
+        key = object,
+        bytes = uploaded.size_bytes,
+        parts = uploaded.parts,
+        retries = progress.retries(),
+        "archive stored"
+    );
+
+    phases.enter("side files");
+    let catalog = &session.catalog;
+    let sha256_line = format!("{}  {}\n", uploaded.sha256, key.file_name());
+    catalog.put_side_file(&key.sha256(), sha256_line.into_bytes()).await?;
+    catalog.put_side_file(&key.frames(), uploaded.index.to_json_zst()).await?;
+    catalog.put_side_file(&key.golden(), golden.clone()).await?;
+
+    let read_back = uploaded.read_back;
+    Ok(Packed { manifest: manifest(session, key, description, &uploaded, &golden, phases), read_back })
+}
+
+/// The snapshots verbatim, in the manifest's order, then the description.
+fn sources(snapshots: &[CapturedSnapshot], description: &BackupDescription) -> Result<Vec<Source>, Error> {
+    let mut sources = Vec::with_capacity(snapshots.len() + 1);
+    for (snapshot, record) in snapshots.iter().zip(&description.collections) {
+        sources.push(Source {
+            entry: EntrySpec { name: record.entry.clone(), size: snapshot.size },
+            content: Content::File(snapshot.path.clone()),
+            expected_sha256: Some(digest(&snapshot.sha256)?),
+        });
+    }
+    let bytes = description.to_json();
+    sources.push(Source {
+        entry: EntrySpec { name: BACKUP_JSON.to_owned(), size: bytes.len() as u64 },
+        content: Content::Bytes(bytes.into()),
+        expected_sha256: None,
+    });
+    Ok(sources)
+}
+
+fn digest(checksum: &Checksum) -> Result<[u8; 32], Error> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(checksum.as_str(), &mut bytes)
+        .map_err(|source| Error::Setting { name: "the snapshot's checksum", source: Box::new(source) })?;
+    Ok(bytes)
+}
+
+fn describe(
+    session: &Session,
+    args: &BackupArgs,
+    started: &Started,
+    version: String,
+    captured: &Captured,
+    indexing: Option<SuccessMarker>,
+) -> Result<BackupDescription, Error> {
+    let mut collections = Vec::with_capacity(captured.snapshots.len());
+    for snapshot in &captured.snapshots {
+        let name = &snapshot.collection;
+        let entry = SnapshotEntry::new(name.clone(), &snapshot.name)
+            .map_err(|source| Error::Setting { name: "the snapshot's name", source: Box::new(source) })?;
+        let (before, after) = (&captured.before.collections[name], &captured.after.collections[name]);
+        collections.push(CollectionRecord {
+            name: name.clone(),
+            snapshot: snapshot.name.clone(),
+            entry: entry.to_string(),
+            size_bytes: snapshot.size,
+            sha256: snapshot.sha256.to_string(),
+            points_before: before.count,
+            points_after: after.count,
+            written_during_backup: captured.written.contains(name),
+            config: before.config.clone(),
+            payload_schema: before.payload_schema.clone(),
+            golden: captured.golden[name].summary(),
+        });
+    }
+    Ok(BackupDescription {
+        format_version: manifest::FORMAT_VERSION,
+        backup_id: started.id,
+        created_at: started.at,
+        qdrant: QdrantServer { version, image: session.config.qdrant_image().map(str::to_owned) },
+        collections,
+        aliases: captured.after.aliases.clone(),
+        quiesced: captured.written.is_empty(),
+        indexing,
+        origin: origin::read(&session.config.work_dir())?,
+        partial: !args.collections.is_empty(),
+        tool: tool(),
+    })
+}
+
+fn compressed_golden(started: &Started, captured: &Captured) -> Result<Vec<u8>, Error> {
+    let set = GoldenSet {
+        format_version: golden::FORMAT_VERSION,
+        backup_id: started.id,
+        aliases: captured.after.aliases.clone(),
+        collections: captured.golden.values().cloned().collect(),
+    };
+    zstd::bulk::compress(&set.to_json(), 3)
+        .map_err(|source| Error::Local { what: "compress the golden set".to_owned(), source })
+}
+
+fn manifest(
+    session: &Session,
+    key: ArchiveKey,
+    description: BackupDescription,
+    uploaded: &Uploaded,
+    golden: &[u8],
+    phases: &Phases,
+) -> Manifest {
+    let snapshots_dir =
+        session.config.snapshots_dir().map(|dir| dir.host.display().to_string()).unwrap_or_default();
+    Manifest {
+        backup_and_restore_path: session.config.data_dir().display().to_string(),
+        latest_snapshot: key.file_name(),
+        latest_snapshot_from_path: snapshots_dir,
+        latest_snapshot_to_path: format!("s3://{}/{key}", session.catalog.bucket()),
+        latest_snapshot_size_in_mb: (uploaded.size_bytes as f64 / 1e3).round() / 1e3,
+        multipart_upload_concurrency: uploaded.concurrency,
+        latest_snapshot_upload_duration_in_seconds: (uploaded.duration.as_secs_f64() * 1e3).round() / 1e3,
+        format_version: description.format_version,
+        backup_id: description.backup_id,
+        created_at: description.created_at,
+        key,
+        size_bytes: uploaded.size_bytes,
+        sha256: uploaded.sha256.clone(),
+        crc64nvme: uploaded.crc64nvme.clone(),
+        version_id: uploaded.version_id.clone(),
+        archive: Archive {
+            raw_bytes: uploaded.raw_bytes,
+            frame_count: uploaded.index.frames.len() as u64,
+            frames_root: uploaded.index.root_hex(),
+            golden_sha256: hex::encode(Sha256::digest(golden)),
+            entries: uploaded.entries.clone(),
+        },
+        qdrant: description.qdrant,
+        collections: description.collections,
+        aliases: description.aliases,
+        quiesced: description.quiesced,
+        indexing: description.indexing,
+        origin: description.origin,
+        partial: description.partial,
+        timings: phases.timings(),
+        tool: description.tool,
+        previous: None,
+    }
+}
+
+/// This program, as it signs what it writes.
+pub(crate) fn tool() -> Tool {
+    Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+/// Where the manifest of a backup that was not published waits.
+pub(crate) fn manifest_path(work_dir: &Path, backup: protocol::BackupId) -> PathBuf {
+    work_dir.join(format!("{backup}.manifest.json"))
+}
+
+/// Keeps the manifest on this host until it is published.
+pub(super) fn write_manifest(work_dir: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
+    let path = manifest_path(work_dir, manifest.backup_id);
+    write_durably(&path, &manifest.to_json())?;
+    Ok(path)
+}
+
+/// Removes it when the catalogue has it.
+pub(crate) fn remove_manifest(path: Option<PathBuf>) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    match fs_err::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Local { what: format!("remove `{}`", path.display()), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

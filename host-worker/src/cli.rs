@@ -1,0 +1,196 @@
+//! What a person types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use protocol::{BackupId, CollectionName};
+
+use crate::config::Settings;
+
+/// Back up a Qdrant to S3, get it back, and prove it.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage or settings, 3 verification failed.
+#[derive(Debug, Parser)]
+#[command(name = "host-worker", version, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Settings, which flags and environment override.
+    #[arg(long, global = true, env = "QDRANT_BACKUP_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the result as one JSON document, and no progress.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The shared settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Snapshot, pack, upload, verify and publish
+    Backup(BackupArgs),
+    /// Bring a backup back and verify it
+    Restore(RestoreArgs),
+    /// Prove a stored archive, or the data of a running Qdrant, against a backup
+    Verify(VerifyArgs),
+    /// List the backups, newest first
+    List,
+    /// Show one backup
+    Show(ShowArgs),
+    /// Make an uploaded backup the one that is restored
+    Publish(PublishArgs),
+    /// Check everything that a backup needs, and say what to do about it
+    Doctor,
+}
+
+/// How to back up.
+#[derive(Args, Clone, Debug)]
+pub struct BackupArgs {
+    /// Only this collection (repeatable). A partial backup is never published as the newest
+    #[arg(long = "collection", value_name = "NAME")]
+    pub collections: Vec<CollectionName>,
+    /// Do not wait until nothing is being written
+    #[arg(long)]
+    pub no_quiesce: bool,
+    /// Seconds to wait for writes to end
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", conflicts_with = "no_quiesce")]
+    pub quiesce_timeout: u64,
+    /// A fixed zstd level [default: 1, or 3 where it pays]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: Option<i32>,
+    /// Parts in flight [default: what the network needs and the memory budget holds]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub concurrency: Option<u32>,
+    /// How many of Qdrant's own snapshots stay on this host afterwards, per collection
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub keep_local: usize,
+    /// Upload, but leave publication to somebody else
+    #[arg(long)]
+    pub no_publish: bool,
+    /// Publish even what looks like damage: a vanished collection, a fallen count, a degraded host
+    #[arg(long, conflicts_with = "no_publish")]
+    pub force: bool,
+}
+
+/// Which backup.
+#[derive(Args, Clone, Debug, Default)]
+#[group(multiple = false)]
+pub struct Selection {
+    /// The backup with this id [default: the published one]
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<BackupId>,
+    /// The newest backup before this time, as 2026-11-23T05:14:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<Timestamp>,
+}
+
+/// How to restore.
+#[derive(Args, Clone, Debug)]
+pub struct RestoreArgs {
+    /// Which backup.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Only this collection (repeatable)
+    #[arg(long = "collection", value_name = "NAME")]
+    pub collections: Vec<CollectionName>,
+    /// Restore beside live data: append this to every collection's name
+    #[arg(long = "as", value_name = "SUFFIX", conflicts_with = "replace")]
+    pub suffix: Option<String>,
+    /// With --as: when the copy is verified, point the aliases at it
+    #[arg(long, requires = "suffix")]
+    pub switch_alias: bool,
+    /// Delete collections that are in the way. The only form that destroys data
+    #[arg(long)]
+    pub replace: bool,
+    /// When the published backup cannot be used, fall back to the newest that can
+    #[arg(long, conflicts_with_all = ["backup", "before"])]
+    pub fallback: bool,
+    /// Ranges in flight [default: what the network needs and the memory budget holds]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub concurrency: Option<u32>,
+}
+
+/// What to verify.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// Read the stored archive again: every frame, every hash, the whole object
+    #[arg(long, required_unless_present = "data", conflicts_with = "data")]
+    pub archive: bool,
+    /// Compare the running Qdrant with what was recorded: counts, points, searches, aliases
+    #[arg(long)]
+    pub data: bool,
+    /// Which backup.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// With --data: only this collection (repeatable)
+    #[arg(long = "collection", value_name = "NAME", requires = "data")]
+    pub collections: Vec<CollectionName>,
+    /// With --data: the collections were restored under this suffix
+    #[arg(long = "as", value_name = "SUFFIX", requires = "data")]
+    pub suffix: Option<String>,
+}
+
+/// What to show.
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// Which backup.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// What to publish.
+#[derive(Args, Clone, Debug)]
+pub struct PublishArgs {
+    /// The backup, uploaded with --no-publish from this host, or already in the catalogue
+    #[arg(long, value_name = "ID")]
+    pub backup: BackupId,
+    /// Go back to an older backup on purpose
+    #[arg(long)]
+    pub rollback: bool,
+    /// Publish even what looks like damage
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        let command = Cli::command();
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            let takes_secret = name.contains("key") || name.contains("secret") || name.contains("token");
+            assert!(
+                !takes_secret || name.ends_with("_file"),
+                "{name}: a secret on the command line is seen by every user of the host"
+            );
+        }
+    }
+
+    #[test]
+    fn the_destructive_form_must_be_typed_alone() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        assert!(parse("host-worker restore --replace").is_ok());
+        assert!(parse("host-worker restore --replace --as -copy").is_err());
+        assert!(parse("host-worker restore --switch-alias").is_err());
+        assert!(
+            parse("host-worker restore --backup 20261123T051400Z --before 2026-11-23T05:14:00Z").is_err()
+        );
+        assert!(parse("host-worker verify").is_err());
+        assert!(parse("host-worker verify --archive --data").is_err());
+        assert!(parse("host-worker backup --level 0").is_err());
+    }
+}

@@ -1,0 +1,336 @@
+//! Settings, parsed once: flags over environment over config file, then checked.
+//!
+//! Below this module nothing reads the environment. A secret comes from a file or the environment, never from the command line, where
+//! every user of the host could read it.
+
+use std::{fmt, path::PathBuf};
+
+use clap::Args;
+use protocol::{Layout, key};
+use serde::Deserialize;
+
+use crate::{error::Error, qdrant::ApiKey};
+
+/// The settings that every command shares. Each is a flag, an environment variable and a key of the config file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[command(next_help_heading = "Settings (flag, environment, or key of the config file)")]
+pub struct Settings {
+    /// Qdrant's REST endpoint, as http://10.0.2.15:6333
+    #[arg(long, global = true, env = "QDRANT_BACKUP_QDRANT_URL", value_name = "URL")]
+    pub qdrant_url: Option<String>,
+    /// File that holds Qdrant's read-write API key [or the variable QDRANT_API_KEY]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_QDRANT_API_KEY_FILE", value_name = "FILE")]
+    pub qdrant_api_key_file: Option<PathBuf>,
+    /// Qdrant's snapshots directory, as this host sees it
+    #[arg(long, global = true, env = "QDRANT_BACKUP_SNAPSHOTS_DIR", value_name = "DIR")]
+    pub snapshots_dir: Option<PathBuf>,
+    /// The same directory as Qdrant sees it, inside its container [default: as --snapshots-dir]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_QDRANT_SNAPSHOTS_PATH", value_name = "DIR")]
+    pub qdrant_snapshots_path: Option<PathBuf>,
+    /// Qdrant's data directory on this host, recorded in the manifest [default: /workspace/qdrant/data/]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The container image that Qdrant runs from, recorded in the manifest
+    #[arg(long, global = true, env = "QDRANT_BACKUP_QDRANT_IMAGE", value_name = "IMAGE")]
+    pub qdrant_image: Option<String>,
+    /// The bucket
+    #[arg(long, global = true, env = "QDRANT_BACKUP_BUCKET")]
+    pub bucket: Option<String>,
+    /// The folder of the archives in the bucket [default: qdrant/backups]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_PREFIX")]
+    pub prefix: Option<String>,
+    /// The bucket's region [default: as the AWS configuration says]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_REGION")]
+    pub region: Option<String>,
+    /// Endpoint of an S3-compatible store [default: AWS]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_ENDPOINT_URL", value_name = "URL")]
+    pub endpoint_url: Option<String>,
+    /// Key of the indexing job's success marker; when it is set, a backup records the batch it covers
+    #[arg(long, global = true, env = "QDRANT_BACKUP_SUCCESS_MARKER", value_name = "KEY")]
+    pub success_marker: Option<String>,
+    /// Where this program keeps its lock and journals [default: /workspace/qdrant/backups]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_WORK_DIR", value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Bytes that moving an archive may hold in memory, as 512MiB [default: what the network needs, at most an eighth of the memory]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_MEMORY_BUDGET", value_name = "BYTES")]
+    pub memory_budget: Option<ByteSize>,
+}
+
+/// A number of bytes, written as `512MiB`, `2GiB`, `64MB` or plain digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ByteSize(pub u64);
+
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const UNITS: [(&str, u64); 7] = [
+            ("KiB", 1 << 10),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+            ("kB", 1_000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("", 1),
+        ];
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let factor = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, factor)| *factor);
+        number
+            .parse::<u64>()
+            .ok()
+            .zip(factor)
+            .and_then(|(number, factor)| number.checked_mul(factor))
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a number of bytes as 512MiB, 2GiB or 64MB"))
+    }
+}
+
+impl TryFrom<String> for ByteSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Checked settings. What only some commands need is checked when they ask for it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    settings: Settings,
+    api_key_from_environment: Option<ApiKey>,
+    layout: Layout,
+}
+
+/// How to reach Qdrant.
+#[derive(Clone, Debug)]
+pub struct QdrantAccess {
+    /// The REST endpoint.
+    pub url: String,
+    /// The read-write key.
+    pub api_key: Option<ApiKey>,
+}
+
+/// Qdrant's snapshots directory under its two names.
+#[derive(Clone, Debug)]
+pub struct SnapshotsDir {
+    /// As this host sees it.
+    pub host: PathBuf,
+    /// As Qdrant sees it.
+    pub qdrant: PathBuf,
+}
+
+/// Where backups are stored.
+#[derive(Clone, Debug)]
+pub struct StoreAccess {
+    /// The bucket.
+    pub bucket: String,
+    /// Its region, when it is not the AWS configuration's.
+    pub region: Option<String>,
+    /// The endpoint of an S3-compatible store.
+    pub endpoint_url: Option<String>,
+}
+
+impl Config {
+    /// Fills `settings` (flags and environment) up from the text of a config file, and checks them.
+    pub fn new(settings: Settings, file: Option<&str>, api_key: Option<String>) -> Result<Self, Error> {
+        let settings = match file {
+            Some(text) => settings
+                .or(toml::from_str(text).map_err(|source| Error::ConfigFile { source: Box::new(source) })?),
+            None => settings,
+        };
+        let prefix = settings.prefix.clone().unwrap_or_else(|| key::DEFAULT_PREFIX.to_owned());
+        let prefix =
+            prefix.parse().map_err(|source| Error::Setting { name: "prefix", source: Box::new(source) })?;
+        let api_key_from_environment = match api_key.filter(|key| !key.is_empty()) {
+            Some(key) => Some(
+                ApiKey::new(&key)
+                    .map_err(|source| Error::Setting { name: "QDRANT_API_KEY", source: Box::new(source) })?,
+            ),
+            None => None,
+        };
+        Ok(Self { settings, api_key_from_environment, layout: Layout::new(prefix) })
+    }
+
+    /// How to reach Qdrant; reads the key's file.
+    pub fn qdrant(&self) -> Result<QdrantAccess, Error> {
+        let url = required(&self.settings.qdrant_url, "qdrant-url")?.trim_end_matches('/').to_owned();
+        let http = reqwest::Url::parse(&url)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !http {
+            return Err(Error::BadSetting {
+                name: "qdrant-url",
+                problem: format!("`{url}` is not an http:// or https:// URL"),
+            });
+        }
+        let api_key = match &self.settings.qdrant_api_key_file {
+            Some(path) => {
+                let text = fs_err::read_to_string(path).map_err(|source| Error::ApiKeyFile { source })?;
+                let key = ApiKey::new(&text).map_err(|source| Error::Setting {
+                    name: "qdrant-api-key-file",
+                    source: Box::new(source),
+                })?;
+                Some(key)
+            }
+            None => self.api_key_from_environment.clone(),
+        };
+        Ok(QdrantAccess { url, api_key })
+    }
+
+    /// Qdrant's snapshots directory.
+    pub fn snapshots_dir(&self) -> Result<SnapshotsDir, Error> {
+        let host = required(&self.settings.snapshots_dir, "snapshots-dir")?.clone();
+        let absolute = std::path::absolute(&host)
+            .map_err(|source| Error::Setting { name: "snapshots-dir", source: Box::new(source) })?;
+        let qdrant = self.settings.qdrant_snapshots_path.clone().unwrap_or_else(|| absolute.clone());
+        if !qdrant.is_absolute() {
+            let problem = format!("`{}` is not an absolute path", qdrant.display());
+            return Err(Error::BadSetting { name: "qdrant-snapshots-path", problem });
+        }
+        Ok(SnapshotsDir { host: absolute, qdrant })
+    }
+
+    /// Where backups are stored.
+    pub fn store(&self) -> Result<StoreAccess, Error> {
+        let bucket = required(&self.settings.bucket, "bucket")?.clone();
+        Ok(StoreAccess {
+            bucket,
+            region: self.settings.region.clone(),
+            endpoint_url: self.settings.endpoint_url.clone(),
+        })
+    }
+
+    /// Where objects are in the bucket.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The key of the indexing job's success marker, when a marker is configured.
+    pub fn success_marker(&self) -> Option<&str> {
+        self.settings.success_marker.as_deref()
+    }
+
+    /// Where this program keeps its lock and journals.
+    pub fn work_dir(&self) -> PathBuf {
+        self.settings.work_dir.clone().unwrap_or_else(|| PathBuf::from("/workspace/qdrant/backups"))
+    }
+
+    /// Qdrant's data directory, for the manifest.
+    pub fn data_dir(&self) -> PathBuf {
+        self.settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("/workspace/qdrant/data/"))
+    }
+
+    /// The image that Qdrant runs from, for the manifest.
+    pub fn qdrant_image(&self) -> Option<&str> {
+        self.settings.qdrant_image.as_deref()
+    }
+
+    /// Bytes that moving an archive may hold in memory, when a person chose.
+    pub fn memory_budget(&self) -> Option<u64> {
+        self.settings.memory_budget.map(|size| size.0)
+    }
+}
+
+fn required<'a, T>(value: &'a Option<T>, name: &'static str) -> Result<&'a T, Error> {
+    value.as_ref().ok_or(Error::MissingSetting { name })
+}
+
+impl Settings {
+    /// These settings, and `fallback`'s where there are none.
+    fn or(self, fallback: Self) -> Self {
+        Self {
+            qdrant_url: self.qdrant_url.or(fallback.qdrant_url),
+            qdrant_api_key_file: self.qdrant_api_key_file.or(fallback.qdrant_api_key_file),
+            snapshots_dir: self.snapshots_dir.or(fallback.snapshots_dir),
+            qdrant_snapshots_path: self.qdrant_snapshots_path.or(fallback.qdrant_snapshots_path),
+            data_dir: self.data_dir.or(fallback.data_dir),
+            qdrant_image: self.qdrant_image.or(fallback.qdrant_image),
+            bucket: self.bucket.or(fallback.bucket),
+            prefix: self.prefix.or(fallback.prefix),
+            region: self.region.or(fallback.region),
+            endpoint_url: self.endpoint_url.or(fallback.endpoint_url),
+            success_marker: self.success_marker.or(fallback.success_marker),
+            work_dir: self.work_dir.or(fallback.work_dir),
+            memory_budget: self.memory_budget.or(fallback.memory_budget),
+        }
+    }
+}
+
+impl fmt::Display for ByteSize {
+    /// In binary units with one decimal, as `15.3 MiB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        while value >= 1024.0 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file =
+            "bucket = \"from-file\"\nqdrant-url = \"http://127.0.0.1:6333/\"\nmemory-budget = \"64MiB\"\n";
+        let config =
+            Config::new(settings(|s| s.bucket = Some("from-flag".to_owned())), Some(file), None).unwrap();
+        assert_eq!(config.store().unwrap().bucket, "from-flag");
+        assert_eq!(config.qdrant().unwrap().url, "http://127.0.0.1:6333");
+        assert_eq!(config.memory_budget(), Some(64 << 20));
+    }
+
+    #[test]
+    fn a_misspelt_key_of_the_file_is_an_error() {
+        assert!(Config::new(Settings::default(), Some("buckett = \"x\""), None).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let config = Config::new(Settings::default(), None, None).unwrap();
+        let message = config.store().unwrap_err().to_string();
+        assert!(message.contains("bucket"), "{message}");
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs_err::write(&path, "s3cr3t-in-file\n").unwrap();
+        let from_file = settings(|s| {
+            s.qdrant_url = Some("http://127.0.0.1:6333".to_owned());
+            s.qdrant_api_key_file = Some(path);
+        });
+        let config = Config::new(from_file, None, Some("s3cr3t-in-env".to_owned())).unwrap();
+        let printed = format!("{config:?} {:#?} {:?}", config, config.qdrant().unwrap());
+        assert!(!printed.contains("s3cr3t"), "{printed}");
+    }
+
+    #[test]
+    fn sizes_are_read_and_shown() {
+        for (text, bytes) in [("0", 0), ("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("64MB", 64_000_000)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5GiB", "5 bananas", "99999999999GiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+        assert_eq!(ByteSize(1023).to_string(), "1023 B");
+        assert_eq!(ByteSize(16_043_213).to_string(), "15.3 MiB");
+    }
+}

@@ -1,0 +1,296 @@
+//! Everything that a command can fail with.
+//!
+//! `Display` says what failed and on what, never the source's text: [`crate::output`] prints the chain.
+
+use std::{error::Error as StdError, io, path::PathBuf};
+
+use protocol::{BackupId, CollectionName, FailureKind};
+
+use crate::{config::ByteSize, qdrant, quiesce};
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // Settings.
+    /// A setting that this command needs has no value.
+    #[error("`{name}` is not set")]
+    MissingSetting {
+        /// The setting, as in the config file.
+        name: &'static str,
+    },
+    /// A setting's value cannot be used.
+    #[error("`{name}` cannot be used: {problem}")]
+    BadSetting {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A setting's value breaks a rule that another part states.
+    #[error("`{name}` cannot be used")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// The rule.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The config file is not what it should be.
+    #[error("the config file cannot be used")]
+    ConfigFile {
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The API key's file cannot be read.
+    #[error("read Qdrant's API key")]
+    ApiKeyFile {
+        /// Why; names the file.
+        #[source]
+        source: io::Error,
+    },
+    /// The request makes no sense with the state that was found.
+    #[error("{problem}")]
+    Request {
+        /// What does not go together.
+        problem: String,
+        /// What to do instead.
+        hint: String,
+    },
+
+    // Other parts.
+    /// Qdrant.
+    #[error(transparent)]
+    Qdrant(#[from] qdrant::Error),
+    /// Writes did not end.
+    #[error(transparent)]
+    Quiesce(#[from] quiesce::Error),
+    /// The archive could not be moved.
+    #[error(transparent)]
+    Transfer(#[from] transfer::Error),
+    /// The catalogue.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+
+    // This host.
+    /// Another backup or restore runs on this host.
+    #[error("`{}` is held by: {holder}", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// Who says to hold it.
+        holder: String,
+    },
+    /// The lock cannot be taken.
+    #[error("take the host's lock")]
+    LockFile {
+        /// Why; names the file.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of this program cannot be read or written.
+    #[error("{what}")]
+    Local {
+        /// Which file, and what was done with it.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A disk has too little room.
+    #[error("`{}` has {} free, {} are needed for {purpose}", path.display(), ByteSize(*free), ByteSize(*needed))]
+    LowDisk {
+        /// A directory on the disk.
+        path: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Needed bytes.
+        needed: u64,
+        /// For what.
+        purpose: &'static str,
+    },
+
+    // Backup.
+    /// The snapshot that Qdrant made cannot be seen on this host.
+    #[error("Qdrant made the snapshot `{snapshot}` of collection `{collection}`, but `{}` is not there", path.display())]
+    SnapshotNotVisible {
+        /// The collection.
+        collection: CollectionName,
+        /// The snapshot.
+        snapshot: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Collections or aliases changed each time the snapshots were taken.
+    #[error("collections or aliases were changed while snapshots were taken, {rounds} times in a row")]
+    KeepsChanging {
+        /// How often the snapshots were taken.
+        rounds: u32,
+    },
+    /// There is nothing to back up.
+    #[error("collection `{collection}` is not there")]
+    NoSuchCollection {
+        /// The collection.
+        collection: CollectionName,
+    },
+
+    // Restore and verification.
+    /// There is no backup at all.
+    #[error("there is no backup in the bucket")]
+    NoBackup,
+    /// The backup does not hold a collection that was asked for.
+    #[error("backup {backup} does not hold collection `{collection}`")]
+    NotInBackup {
+        /// The backup.
+        backup: BackupId,
+        /// The collection.
+        collection: CollectionName,
+    },
+    /// Something is in the way of a restore.
+    #[error("the restore would touch live data: {what}")]
+    InTheWay {
+        /// What.
+        what: String,
+    },
+    /// Qdrant accepted a change of aliases and does not show it.
+    #[error(
+        "alias `{alias}` does not point at collection `{collection}` although Qdrant accepted the change"
+    )]
+    AliasNotSet {
+        /// The alias.
+        alias: String,
+        /// Where it should point.
+        collection: CollectionName,
+    },
+    /// The golden set beside the archive is not the one that the manifest names.
+    #[error("the golden set `{key}` is not the one that the manifest names")]
+    GoldenMismatch {
+        /// Its key.
+        key: String,
+    },
+    /// The golden set beside the archive is gone.
+    #[error("the golden set `{key}` is not in the bucket")]
+    GoldenMissing {
+        /// Its key.
+        key: String,
+    },
+    /// The golden set beside the archive cannot be read.
+    #[error("the golden set `{key}` cannot be read")]
+    GoldenUnreadable {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A restore ended, but what it left is not what was recorded.
+    #[error("backup {backup} was restored, but the data is not what was recorded: {}", failed.join("; "))]
+    NotAsRecorded {
+        /// The backup.
+        backup: BackupId,
+        /// What failed, a line each.
+        failed: Vec<String>,
+        /// The collections that were left in place.
+        left: Vec<String>,
+    },
+    /// What had to be removed after a failed restore could not be removed.
+    #[error("the restore failed, and `{what}` that it had made could not be removed")]
+    Leftover {
+        /// What remains.
+        what: String,
+        /// Why the restore failed.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The process was asked to stop.
+    #[error("stopped by a signal")]
+    Cancelled,
+}
+
+impl Error {
+    /// What kind of failure it is, for programs.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::MissingSetting { .. }
+            | Self::BadSetting { .. }
+            | Self::Setting { .. }
+            | Self::ConfigFile { .. }
+            | Self::ApiKeyFile { .. }
+            | Self::Request { .. }
+            | Self::SnapshotNotVisible { .. } => FailureKind::ConfigInvalid,
+            Self::Qdrant(error) => error.kind(),
+            Self::Quiesce(error) => error.kind(),
+            Self::Transfer(error) => error.kind(),
+            Self::Catalog(error) => error.kind(),
+            Self::Locked { .. } => FailureKind::Busy,
+            Self::LockFile { source } | Self::Local { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::LowDisk,
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::NotFound
+                | io::ErrorKind::ReadOnlyFilesystem => FailureKind::ConfigInvalid,
+                _ => FailureKind::Internal,
+            },
+            Self::LowDisk { .. } => FailureKind::LowDisk,
+            Self::KeepsChanging { .. } => FailureKind::SnapshotFailed,
+            Self::NoSuchCollection { .. } | Self::NotInBackup { .. } => FailureKind::ConfigInvalid,
+            Self::NoBackup => FailureKind::ManifestMissing,
+            Self::InTheWay { .. } | Self::AliasNotSet { .. } => FailureKind::RestoreFailed,
+            Self::GoldenMismatch { .. } => FailureKind::ChecksumMismatch,
+            Self::GoldenMissing { .. } => FailureKind::ManifestMissing,
+            Self::GoldenUnreadable { .. } => FailureKind::ArchiveCorrupt,
+            Self::NotAsRecorded { .. } => FailureKind::VerificationFailed,
+            Self::Leftover { source, .. } => source.kind(),
+            Self::Cancelled => FailureKind::Cancelled,
+        }
+    }
+
+    /// What to do about it, where there is something to say that the message does not.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::MissingSetting { name } => {
+                let variable = name.to_uppercase().replace('-', "_");
+                Some(format!("give --{name}, set QDRANT_BACKUP_{variable}, or write `{name}` into the config file"))
+            }
+            Self::Request { hint, .. } => Some(hint.clone()),
+            Self::Qdrant(error) => error.hint().map(str::to_owned),
+            Self::Quiesce(error) => error.hint().map(str::to_owned),
+            Self::Transfer(error) => error.hint(),
+            Self::Catalog(error) => error.hint(),
+            Self::Locked { .. } => Some("wait until it has ended; the lock goes with its process".to_owned()),
+            Self::LowDisk { .. } => {
+                Some("delete old snapshots (`GET /collections/{name}/snapshots` lists them) or use a larger disk".to_owned())
+            }
+            Self::SnapshotNotVisible { .. } => Some(
+                "--snapshots-dir must be the directory that Qdrant calls its snapshots path, and --qdrant-snapshots-path its name inside the container"
+                    .to_owned(),
+            ),
+            Self::KeepsChanging { .. } => Some("stop creating, deleting and re-aliasing collections until the backup is done".to_owned()),
+            Self::NoBackup => Some("`host-worker list` shows what is there; check --bucket and --prefix".to_owned()),
+            Self::NotInBackup { backup, .. } => Some(format!("`host-worker show --backup {backup}` lists its collections")),
+            Self::InTheWay { .. } => Some(
+                "restore beside it with --as SUFFIX, or type --replace to delete what is in the way".to_owned(),
+            ),
+            Self::GoldenMissing { .. } | Self::GoldenMismatch { .. } | Self::GoldenUnreadable { .. } => {
+                Some("`host-worker verify --archive` tells whether the archive itself is whole".to_owned())
+            }
+            Self::NotAsRecorded { left, .. } if left.is_empty() => None,
+            Self::NotAsRecorded { left, .. } => Some(format!(
+                "aliases were not touched; the restored collections were left for inspection: {}",
+                left.join(", ")
+            )),
+            Self::Leftover { what, .. } => Some(format!("remove `{what}` by hand")),
+            Self::Local { source, .. } | Self::LockFile { source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("Qdrant writes snapshots for its own user only: run as root or as that user".to_owned())
+            }
+            Self::BadSetting { .. }
+            | Self::Setting { .. }
+            | Self::ConfigFile { .. }
+            | Self::ApiKeyFile { .. }
+            | Self::LockFile { .. }
+            | Self::Local { .. }
+            | Self::NoSuchCollection { .. }
+            | Self::AliasNotSet { .. }
+            | Self::Cancelled => None,
+        }
+    }
+}

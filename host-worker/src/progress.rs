@@ -1,0 +1,143 @@
+//! What a person, or a log, sees while work is going on; and how long each phase took.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use protocol::manifest::PhaseTiming;
+use tracing::info;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Display {
+    /// A bar with rate and ETA, on a terminal.
+    Bar,
+    /// Log lines.
+    Log,
+}
+
+/// The phases of one command: shown while they run, timed for the manifest and the summary.
+#[derive(Debug)]
+pub struct Phases {
+    bar: ProgressBar,
+    current: Option<(&'static str, Instant)>,
+    timings: Vec<PhaseTiming>,
+}
+
+impl Phases {
+    /// Begins with no phase.
+    pub fn new(display: Display) -> Self {
+        let target = match display {
+            Display::Bar => ProgressDrawTarget::stderr(),
+            Display::Log => ProgressDrawTarget::hidden(),
+        };
+        let bar =
+            ProgressBar::with_draw_target(None, target).with_style(style("{spinner} {msg} ({elapsed})"));
+        if display == Display::Bar {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Self { bar, current: None, timings: Vec::new() }
+    }
+
+    /// Ends the phase that runs and begins `phase`; time spent in one phase entered twice is added up.
+    pub fn enter(&mut self, phase: &'static str) {
+        self.end();
+        self.bar.set_message(phase);
+        self.current = Some((phase, Instant::now()));
+        info!(phase, "phase begins");
+    }
+
+    /// Says what exactly the phase is at, as the collection whose snapshot is being taken.
+    pub fn detail(&self, detail: &str) {
+        if let Some((phase, _)) = self.current {
+            self.bar.set_message(format!("{phase}: {detail}"));
+            info!(phase, detail, "progress");
+        }
+    }
+
+    /// Runs `work` and shows the counters of the transfer that it makes.
+    pub async fn follow<T>(&self, progress: &transfer::Progress, work: impl Future<Output = T>) -> T {
+        const SHOWN_EVERY: Duration = Duration::from_millis(200);
+        const LOGGED_EVERY: u32 = 50;
+        tokio::pin!(work);
+        let mut ticks = tokio::time::interval(SHOWN_EVERY);
+        let mut count = 0_u32;
+        self.bar.set_style(style("{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
+        self.bar.reset();
+        let result = loop {
+            tokio::select! {
+                result = &mut work => break result,
+                _ = ticks.tick() => {
+                    self.bar.set_length(progress.raw_total());
+                    self.bar.set_position(progress.raw_done());
+                    count += 1;
+                    if count.is_multiple_of(LOGGED_EVERY) {
+                        info!(
+                            raw_bytes = progress.raw_done(),
+                            raw_total = progress.raw_total(),
+                            object_bytes = progress.object_bytes(),
+                            retries = progress.retries(),
+                            "moving"
+                        );
+                    }
+                }
+            }
+        };
+        self.bar.set_style(style("{spinner} {msg} ({elapsed})"));
+        self.bar.unset_length();
+        result
+    }
+
+    /// The phases so far, in the order in which they were first entered, with the one that runs counted up to now.
+    pub fn timings(&self) -> Vec<PhaseTiming> {
+        let mut timings = self.timings.clone();
+        if let Some((phase, since)) = self.current {
+            add(&mut timings, phase, since);
+        }
+        timings
+    }
+
+    /// Ends the last phase and clears the bar.
+    pub fn finish(mut self) -> Vec<PhaseTiming> {
+        self.end();
+        self.bar.finish_and_clear();
+        self.timings
+    }
+
+    fn end(&mut self) {
+        if let Some((phase, since)) = self.current.take() {
+            add(&mut self.timings, phase, since);
+            info!(phase, seconds = since.elapsed().as_secs_f64(), "phase ends");
+        }
+    }
+}
+
+fn add(timings: &mut Vec<PhaseTiming>, phase: &str, since: Instant) {
+    // Milliseconds are as fine as a reader of the manifest cares for.
+    let seconds = (since.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+    match timings.iter_mut().find(|timing| timing.phase == phase) {
+        Some(timing) => timing.seconds += seconds,
+        None => timings.push(PhaseTiming { phase: phase.to_owned(), seconds }),
+    }
+}
+
+fn style(template: &'static str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_malformed| ProgressStyle::default_spinner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_entered_twice_is_listed_once() {
+        let mut phases = Phases::new(Display::Log);
+        for phase in ["snapshot", "upload", "snapshot"] {
+            phases.enter(phase);
+        }
+        let names: Vec<String> = phases.finish().into_iter().map(|timing| timing.phase).collect();
+        assert_eq!(names, ["snapshot", "upload"]);
+    }
+}

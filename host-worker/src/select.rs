@@ -1,0 +1,43 @@
+//! Which backup a command is about.
+
+use catalog::{How, Resolved, Selector};
+use protocol::Manifest;
+
+use crate::{cli::Selection, error::Error, session::Session};
+
+/// A backup, and why it is this one.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) manifest: Manifest,
+    /// For a person.
+    pub(crate) why: String,
+    /// Whether the published backup could not be used, and this is what is left.
+    pub(crate) fallback: bool,
+}
+
+/// The backup that `selection` means: the published one where it says nothing; with `fallback`, another where that cannot be used.
+pub(crate) async fn select(
+    session: &Session,
+    selection: &Selection,
+    fallback: bool,
+) -> Result<Chosen, Error> {
+    let selector = match (selection.backup, selection.before) {
+        (Some(id), _) => Selector::Id(id),
+        (None, Some(time)) => Selector::Before { time, partial: false },
+        (None, None) => return resolve(session, fallback).await,
+    };
+    let why = match selector {
+        Selector::Before { time, .. } => format!("the newest before {time}"),
+        Selector::Id(_) | Selector::Newest => "it was asked for".to_owned(),
+    };
+    Ok(Chosen { manifest: session.catalog.find(selector).await?, why, fallback: false })
+}
+
+async fn resolve(session: &Session, fallback: bool) -> Result<Chosen, Error> {
+    match session.catalog.resolve(fallback).await? {
+        Resolved::Empty => Err(Error::NoBackup),
+        Resolved::Found { manifest, how, .. } => {
+            Ok(Chosen { manifest: *manifest, why: how.to_string(), fallback: how != How::Pointer })
+        }
+    }
+}

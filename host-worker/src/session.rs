@@ -1,0 +1,75 @@
+//! The clients that commands share, built from the settings once.
+
+use std::time::Duration;
+
+use aws_config::Region;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use catalog::Catalog;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, StoreAccess},
+    error::Error,
+    qdrant,
+};
+
+/// The settings and the clients of the object store.
+#[derive(Debug)]
+pub struct Session {
+    /// The settings.
+    pub config: Config,
+    /// The catalogue of backups.
+    pub catalog: Catalog<catalog::store::S3>,
+    /// The same bucket, for archives.
+    pub objects: transfer::store::S3,
+    /// Asks long work to stop.
+    pub cancel: CancellationToken,
+}
+
+impl Session {
+    /// Builds the clients; calls nobody yet.
+    pub async fn open(config: Config, cancel: CancellationToken) -> Result<Self, Error> {
+        let access = config.store()?;
+        let client = s3_client(&access).await;
+        let catalog = Catalog::new(
+            catalog::store::S3::new(client.clone(), access.bucket.clone()),
+            access.bucket.clone(),
+            config.layout().clone(),
+        );
+        let objects = transfer::store::S3::new(client, access.bucket);
+        Ok(Self { config, catalog, objects, cancel })
+    }
+
+    /// A client of Qdrant.
+    pub fn qdrant(&self) -> Result<qdrant::Client, Error> {
+        qdrant_client(&self.config)
+    }
+}
+
+/// A client of Qdrant with the settings' address and key.
+pub fn qdrant_client(config: &Config) -> Result<qdrant::Client, Error> {
+    let access = config.qdrant()?;
+    Ok(qdrant::Client::new(&access.url, access.api_key, qdrant::Options::STANDARD)?)
+}
+
+async fn s3_client(access: &StoreAccess) -> aws_sdk_s3::Client {
+    let mut loader = aws_config::from_env();
+    if let Some(region) = &access.region {
+        loader = loader.region(Region::new(region.clone()));
+    } else if access.endpoint_url.is_some() {
+        // A store of one's own has no regions, but a signature must name one.
+        loader = loader
+            .region(aws_config::meta::region::RegionProviderChain::default_provider().or_else("us-east-1"));
+    }
+    if let Some(endpoint) = &access.endpoint_url {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let shared = loader.load().await;
+    let config = aws_sdk_s3::config::Builder::from(&shared)
+        // Stores of one's own seldom answer to bucket names as host names.
+        .force_path_style(access.endpoint_url.is_some())
+        // No read or operation time-out: the answer to CompleteMultipartUpload may take minutes. `transfer` watches for stalls itself.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(10)).build())
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}

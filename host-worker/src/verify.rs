@@ -1,0 +1,262 @@
+//! Proving a stored archive, or the data of a running Qdrant, against what was recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use protocol::{
+    BackupId, CollectionName, GoldenSet, Manifest, Proof, ProofLevel, Verdict,
+    verdict::{self, Check, Outcome},
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tracing::warn;
+use transfer::{ArchiveRef, ReadOptions};
+
+use crate::{
+    backup::{rate, tool},
+    cli::VerifyArgs,
+    config::ByteSize,
+    error::Error,
+    limits, observe,
+    output::{Render, table},
+    progress::{Display, Phases},
+    restore::REPLAY_PATIENCE,
+    select,
+    session::Session,
+};
+
+/// A golden set is some hundred kilobytes per collection; what is larger than this is not one.
+const GOLDEN_MAX_BYTES: u64 = 1 << 30;
+
+/// What was proved, or not.
+#[derive(Debug, Serialize)]
+#[serde(tag = "verified", rename_all = "kebab-case")]
+pub enum VerifyResult {
+    /// The stored archive.
+    Archive(ArchiveVerified),
+    /// The data of a running Qdrant.
+    Data(DataVerified),
+}
+
+impl VerifyResult {
+    /// Whether everything is as recorded.
+    pub fn passed(&self) -> bool {
+        match self {
+            Self::Archive(archive) => archive.passed,
+            Self::Data(data) => data.verdict.passed,
+        }
+    }
+}
+
+/// What re-reading an archive came to.
+#[derive(Debug, Serialize)]
+pub struct ArchiveVerified {
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The archive's key.
+    pub key: String,
+    /// Whether every byte is as recorded.
+    pub passed: bool,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Frames whose hash is right.
+    pub frames_good: u64,
+    /// Frames that the manifest states.
+    pub frames: u64,
+    /// What is wrong, a line each.
+    pub findings: Vec<String>,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Whether the proof was stored beside the backup.
+    pub proof_stored: bool,
+}
+
+/// What comparing a running Qdrant came to.
+#[derive(Debug, Serialize)]
+pub struct DataVerified {
+    /// The backup.
+    pub backup_id: BackupId,
+    /// Every comparison.
+    pub verdict: Verdict,
+}
+
+/// Proves what `args` ask for.
+pub async fn verify(
+    session: &Session,
+    args: &VerifyArgs,
+    display: Display,
+    now: Timestamp,
+) -> Result<VerifyResult, Error> {
+    let manifest = select::select(session, &args.selection, false).await?.manifest;
+    if args.archive {
+        verify_archive(session, &manifest, display, now).await.map(VerifyResult::Archive)
+    } else {
+        verify_data(session, &manifest, args).await.map(VerifyResult::Data)
+    }
+}
+
+async fn verify_archive(
+    session: &Session,
+    manifest: &Manifest,
+    display: Display,
+    now: Timestamp,
+) -> Result<ArchiveVerified, Error> {
+    let mut phases = Phases::new(display);
+    phases.enter("re-read");
+    let key = manifest.key.to_string();
+    let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
+    options.cancel = session.cancel.clone();
+    let progress = options.progress.clone();
+    let index =
+        transfer::fetch_index(&session.objects, &manifest.key.frames(), &manifest.archive, &options).await?;
+    let check = transfer::check_object(&session.objects, ArchiveRef::of(manifest, &key), &index, options);
+    let check = phases.follow(&progress, check).await?;
+    let mut findings: Vec<String> = check.findings.iter().map(|finding| format!("{finding:?}")).collect();
+    if check.more > 0 {
+        findings.push(format!("and {} more", check.more));
+    }
+    if let Err(error) = golden(session, manifest).await {
+        findings.push(error.to_string());
+    }
+    phases.finish();
+    let passed = findings.is_empty() && check.is_whole();
+    Ok(ArchiveVerified {
+        backup_id: manifest.backup_id,
+        key,
+        passed,
+        bytes: check.object_bytes,
+        frames_good: check.frames_good,
+        frames: check.frames_total,
+        findings,
+        seconds: check.duration.as_secs_f64(),
+        proof_stored: passed && store_proof(session, manifest.backup_id, ProofLevel::ReRead, now).await,
+    })
+}
+
+/// A proof that cannot be stored is still a proof to the person who asked: most roles may read archives and not write proofs.
+async fn store_proof(session: &Session, backup_id: BackupId, level: ProofLevel, now: Timestamp) -> bool {
+    let tool = tool();
+    let proof = Proof { backup_id, level, proved_at: now, tool: format!("{} {}", tool.name, tool.version) };
+    match session.catalog.put_proof(&proof).await {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "the proof is not stored beside the backup");
+            false
+        }
+    }
+}
+
+async fn verify_data(
+    session: &Session,
+    manifest: &Manifest,
+    args: &VerifyArgs,
+) -> Result<DataVerified, Error> {
+    let golden = golden(session, manifest).await?;
+    let mut wanted: BTreeSet<CollectionName> =
+        manifest.collections.iter().map(|record| record.name.clone()).collect();
+    if !args.collections.is_empty() {
+        if let Some(stranger) = args.collections.iter().find(|name| !wanted.contains(name)) {
+            return Err(Error::NotInBackup { backup: manifest.backup_id, collection: (*stranger).clone() });
+        }
+        wanted.retain(|name| args.collections.contains(name));
+    }
+    let suffix = args.suffix.as_deref().unwrap_or_default();
+    let mut names = BTreeMap::new();
+    for name in &wanted {
+        let actual = format!("{name}{suffix}")
+            .parse()
+            .map_err(|source| Error::Setting { name: "as", source: Box::new(source) })?;
+        names.insert(name.clone(), actual);
+    }
+    let observed =
+        observe::observe(&session.qdrant()?, &golden, &names, args.suffix.is_none(), REPLAY_PATIENCE).await?;
+    Ok(DataVerified { backup_id: manifest.backup_id, verdict: verdict::judge(&golden, &observed, &wanted) })
+}
+
+/// The golden set that the manifest names, proved to be it.
+pub(crate) async fn golden(session: &Session, manifest: &Manifest) -> Result<GoldenSet, Error> {
+    let key = manifest.key.golden();
+    let Some(bytes) = session.catalog.get_side_file(&key, GOLDEN_MAX_BYTES).await? else {
+        return Err(Error::GoldenMissing { key });
+    };
+    if hex::encode(Sha256::digest(&bytes)) != manifest.archive.golden_sha256 {
+        return Err(Error::GoldenMismatch { key });
+    }
+    let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| Error::GoldenUnreadable {
+        key: key.clone(),
+        source,
+    };
+    let size = zstd::zstd_safe::get_frame_content_size(&bytes)
+        .ok()
+        .flatten()
+        .filter(|size| *size <= GOLDEN_MAX_BYTES);
+    let size = size
+        .and_then(|size| usize::try_from(size).ok())
+        .ok_or_else(|| unreadable("it states no acceptable size".into()))?;
+    let json = zstd::bulk::decompress(&bytes, size).map_err(|source| unreadable(source.into()))?;
+    GoldenSet::from_json(&json).map_err(|source| unreadable(source.into()))
+}
+
+/// A verdict for people.
+pub(crate) struct Summary;
+
+impl Summary {
+    /// What failed, a line each.
+    pub(crate) fn failures(verdict: &Verdict) -> Vec<String> {
+        verdict
+            .failures()
+            .map(|check| format!("{}: {}: {}", subject(check), check.aspect.name(), check.detail))
+            .collect()
+    }
+
+    /// Every comparison as a table, the verdict last.
+    pub(crate) fn render(verdict: &Verdict) -> String {
+        let mark = |outcome| match outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed => "FAILED",
+            Outcome::Skipped => "-",
+        };
+        let rows: Vec<Vec<String>> = verdict
+            .checks
+            .iter()
+            .map(|check| {
+                vec![
+                    mark(check.outcome).to_owned(),
+                    subject(check),
+                    check.aspect.name().to_owned(),
+                    check.detail.clone(),
+                ]
+            })
+            .collect();
+        let last = if verdict.passed { "verified: the data is what was recorded" } else { "NOT verified" };
+        format!("{}\n\n{last}", table(&["", "collection", "compared", "result"], &[], &rows))
+    }
+}
+
+fn subject(check: &Check) -> String {
+    check.collection.as_ref().map_or_else(|| "(aliases)".to_owned(), ToString::to_string)
+}
+
+impl Render for VerifyResult {
+    fn render(&self) -> String {
+        match self {
+            Self::Data(data) => format!("backup {}\n\n{}", data.backup_id, Summary::render(&data.verdict)),
+            Self::Archive(archive) => {
+                let head = format!(
+                    "backup {}\n  {}\n  {} read at {}/s, {} of {} frames good",
+                    archive.backup_id,
+                    archive.key,
+                    ByteSize(archive.bytes),
+                    rate(archive.bytes, archive.seconds),
+                    archive.frames_good,
+                    archive.frames
+                );
+                if archive.passed {
+                    format!("{head}\nverified: every byte is as recorded")
+                } else {
+                    format!("{head}\n  {}\nNOT verified", archive.findings.join("\n  "))
+                }
+            }
+        }
+    }
+}
