@@ -12,15 +12,12 @@ impl Clock {
     /// The time S3 believes it is.
     pub(crate) fn now(&self) -> jiff::Timestamp {
         let now = jiff::Timestamp::now();
-        now.checked_add(jiff::SignedDuration::from_secs(self.skew_in_seconds())).unwrap_or(now)
+        now.checked_add(jiff::SignedDuration::from_secs(self.skew_in_seconds.load(Ordering::SeqCst)))
+            .unwrap_or(now)
     }
 
     pub(crate) fn set_skew(&self, seconds: i64) {
         self.skew_in_seconds.store(seconds, Ordering::SeqCst);
-    }
-
-    pub(crate) fn skew_in_seconds(&self) -> i64 {
-        self.skew_in_seconds.load(Ordering::SeqCst)
     }
 }
 

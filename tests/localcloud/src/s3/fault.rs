@@ -104,7 +104,8 @@ impl Faults {
     }
 
     /// Sets S3's clock apart from this machine's by that many seconds (negative: behind). As AWS does, a difference
-    /// above 15 minutes refuses every signed request with `RequestTimeTooSkewed`.
+    /// above 15 minutes refuses a signed request with `RequestTimeTooSkewed`. The SDK learns the difference from the answer,
+    /// and signs by S3's clock from then on.
     pub fn clock_skew(&self, seconds: i64) {
         self.clock.set_skew(seconds);
     }

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::S3ServiceBuilder;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -117,6 +118,10 @@ impl S3Server {
             account.region.clone(),
         ));
         service.set_auth(account.clone());
+        // Times are judged by our clock, which may be set wrong, and not by the one of `s3s`.
+        let mut config = S3Config::default();
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        service.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let front = Arc::new(Front::new(service.build(), Arc::clone(&faults), Arc::clone(&calls), clock));
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))

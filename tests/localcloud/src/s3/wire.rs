@@ -23,7 +23,7 @@ use super::link::{Link, LinkedStream};
 use super::store::WrongByte;
 
 /// The difference of clocks above which AWS refuses a request, in seconds.
-const MAXIMUM_SKEW: i64 = 15 * 60;
+const MAXIMUM_SKEW: u64 = 15 * 60;
 
 /// What all connections share.
 pub(crate) struct Front {
@@ -170,8 +170,8 @@ impl Front {
         let signed_at =
             signed_at.and_then(|text| jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok());
         let signed_at = signed_at.and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC).ok())?.timestamp();
-        let apart = self.clock.now().as_second() - signed_at.as_second();
-        (self.clock.skew_in_seconds() != 0 && apart.abs() > MAXIMUM_SKEW).then(|| {
+        let apart = self.clock.now().as_second().abs_diff(signed_at.as_second());
+        (apart > MAXIMUM_SKEW).then(|| {
             s3_error!(
                 RequestTimeTooSkewed,
                 "The difference between the request time and the current time is too large."

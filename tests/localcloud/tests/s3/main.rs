@@ -1,5 +1,7 @@
 //! The embedded S3 behaves as AWS's, and fails as it is told to. Driven through the SDK, as its users do.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as the tests do")]
+
 mod access;
 mod conditions;
 mod damage;
