@@ -85,9 +85,10 @@ async fn a_checksum_is_verified_stored_and_returned_when_asked_for() {
 
 #[tokio::test]
 async fn every_algorithm_of_the_sdk_is_computed_and_kept() {
+    type Kept = fn(&HeadObjectOutput) -> Option<&str>;
     let server = server().await;
     let client = server.client().await;
-    let kept: [(ChecksumAlgorithm, fn(&HeadObjectOutput) -> Option<&str>); 5] = [
+    let kept: [(ChecksumAlgorithm, Kept); 5] = [
         (ChecksumAlgorithm::Crc32, HeadObjectOutput::checksum_crc32),
         (ChecksumAlgorithm::Crc32C, HeadObjectOutput::checksum_crc32_c),
         (ChecksumAlgorithm::Crc64Nvme, HeadObjectOutput::checksum_crc64_nvme),
