@@ -1,6 +1,6 @@
 //! Taking, listing and deleting snapshots, and recovering from them.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
 use jiff::civil::DateTime;
 use protocol::CollectionName;
@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::{
     client::{Client, result},
     error::{Cause, Error, Operation},
-    metrics::Metrics,
 };
 
 /// A job that no longer runs is seen so this many times in a row before its end is believed: a request whose answer was lost may be about
@@ -144,16 +143,13 @@ impl Client {
         name: &CollectionName,
         before: &[SnapshotInfo],
     ) -> Result<SnapshotInfo, Error> {
-        let operation = Operation::CreateSnapshot(name.clone());
+        let mut patience = Patience::new(Operation::CreateSnapshot(name.clone()));
         let mut quiet = 0;
         loop {
             // First what runs, then the list: a snapshot is listed before it stops running.
-            let running = self
-                .patiently(&operation, async |client| client.metrics().await)
-                .await?
-                .snapshots_running
-                .contains_key(name.as_str());
-            let listed = self.patiently(&operation, async |client| client.snapshots(name).await).await?;
+            let Some(metrics) = patience.with(self, self.metrics().await).await? else { continue };
+            let running = metrics.snapshots_running.contains_key(name.as_str());
+            let Some(listed) = patience.with(self, self.snapshots(name).await).await? else { continue };
             let new = listed
                 .into_iter()
                 .filter(|snapshot| !before.contains(snapshot))
@@ -220,35 +216,45 @@ impl Client {
 
     /// Waits until no recovery of the collection runs. A server that stays away is [`Error::AnswerLost`].
     pub async fn wait_for_recovery(&self, name: &CollectionName) -> Result<(), Error> {
-        let operation = Operation::Recover(name.clone());
+        let mut patience = Patience::new(Operation::Recover(name.clone()));
         let mut quiet = 0;
         while quiet < QUIET_POLLS {
-            let metrics: Metrics = self.patiently(&operation, async |client| client.metrics().await).await?;
+            let Some(metrics) = patience.with(self, self.metrics().await).await? else { continue };
             let running = metrics.recoveries_running.contains_key(name.as_str());
             quiet = if running { 0 } else { quiet + 1 };
             tokio::time::sleep(self.options().poll_interval).await;
         }
         Ok(())
     }
+}
 
-    /// A read that is repeated while Qdrant is away, for it may be restarting.
-    async fn patiently<T>(
-        &self,
-        operation: &Operation,
-        read: impl AsyncFn(&Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let started = Instant::now();
-        loop {
-            match read(self).await {
-                Err(Error::Call { source, .. }) if source.is_transient() => {
-                    let waited: Duration = started.elapsed();
-                    if waited >= self.options().lost_answer_patience {
-                        return Err(Error::AnswerLost { operation: operation.clone(), waited, source });
-                    }
-                    tokio::time::sleep(self.options().poll_interval).await;
-                }
-                other => return other,
+/// Patience with a server that is away, for it may be restarting.
+struct Patience {
+    operation: Operation,
+    away_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new(operation: Operation) -> Self {
+        Self { operation, away_since: None }
+    }
+
+    /// The result of a read, or `None` after a pause when it is to be made again.
+    async fn with<T>(&mut self, client: &Client, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Ok(value) => {
+                self.away_since = None;
+                Ok(Some(value))
             }
+            Err(Error::Call { source, .. }) if source.is_transient() => {
+                let waited = self.away_since.get_or_insert_with(Instant::now).elapsed();
+                if waited >= client.options().lost_answer_patience {
+                    return Err(Error::AnswerLost { operation: self.operation.clone(), waited, source });
+                }
+                tokio::time::sleep(client.options().poll_interval).await;
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -87,8 +87,7 @@ pub fn decide(history: &[Observation], requirements: Requirements) -> Decision {
 
 /// Whether something that is cheap to see moved between two observations or is still to do.
 pub(super) fn is_restless(previous: Option<&Observation>, latest: &Observation) -> bool {
-    !busy(latest).is_empty()
-        || previous.is_none_or(|previous| moved(previous, latest).iter().any(|reason| !reason.is_empty()))
+    !busy(latest).is_empty() || previous.is_none_or(|previous| !moved(previous, latest).is_empty())
 }
 
 /// What makes a backup pointless until a person looks at it.
@@ -147,4 +146,132 @@ fn moved(earlier: &Observation, later: &Observation) -> Vec<String> {
         reasons.push(format!("collection `{name}` was deleted"));
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qdrant::WriteCounters;
+
+    fn at_rest() -> Observation {
+        let docs = CollectionObservation {
+            queue_length: 0,
+            status: CollectionStatus::Green,
+            optimizer_status: OptimizerStatus::Ok,
+            op_num: Some(5),
+            count: Some(7),
+        };
+        Observation {
+            metrics: Metrics::default(),
+            collections: BTreeMap::from([("docs".parse().unwrap(), docs)]),
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut CollectionObservation)) -> Observation {
+        let mut seen = at_rest();
+        change(seen.collections.values_mut().next().unwrap());
+        seen
+    }
+
+    fn with_metrics(change: impl FnOnce(&mut Metrics)) -> Observation {
+        let mut seen = at_rest();
+        change(&mut seen.metrics);
+        seen
+    }
+
+    #[test]
+    fn rest_is_three_equal_observations_with_counts() {
+        let (rest, uncounted) = (at_rest(), with(|c| c.count = None));
+        let (grey, yellow) =
+            (with(|c| c.status = CollectionStatus::Grey), with(|c| c.status = CollectionStatus::Yellow));
+        let unknown_number = with(|c| c.op_num = None);
+        for (history, quiesced) in [
+            (vec![], false),
+            (vec![&rest], false),
+            (vec![&rest, &rest], false),
+            (vec![&rest, &rest, &rest], true),
+            (vec![&uncounted, &rest, &rest], false),
+            (vec![&uncounted, &rest, &rest, &rest], true),
+            (vec![&rest, &grey, &yellow], true),
+            (vec![&unknown_number, &unknown_number, &unknown_number], true),
+        ] {
+            let history: Vec<Observation> = history.into_iter().cloned().collect();
+            let decision = decide(&history, Requirements::STANDARD);
+            let expected =
+                if quiesced { Decision::Quiesced } else { Decision::Waiting { reasons: Vec::new() } };
+            assert_eq!(decision, expected, "{} observations", history.len());
+        }
+    }
+
+    #[test]
+    fn whatever_moves_is_named() {
+        let running = |key: &str| BTreeMap::from([(key.to_owned(), 1)]);
+        let mut fewer = at_rest();
+        fewer.collections.clear();
+        for (odd, reason) in [
+            (with(|c| c.queue_length = 4), "4 updates queued in collection `docs`"),
+            (with(|c| c.op_num = Some(6)), "operations are being applied to collection `docs`"),
+            (with(|c| c.op_num = None), "operations are being applied to collection `docs`"),
+            (with(|c| c.count = Some(8)), "the number of points of collection `docs` changes"),
+            (
+                with_metrics(|m| m.writes = WriteCounters::with("PUT /points", 1)),
+                "write requests are being answered (PUT /points)",
+            ),
+            (
+                with_metrics(|m| m.snapshots_running = running("docs")),
+                "1 snapshot(s) of collection `docs` being taken",
+            ),
+            (
+                with_metrics(|m| m.recoveries_running = running("new")),
+                "1 recovery(ies) of collection `new` running",
+            ),
+            (fewer, "collection `docs` was deleted"),
+        ] {
+            let decision = decide(&[at_rest(), at_rest(), odd.clone()], Requirements::STANDARD);
+            assert_eq!(decision, Decision::Waiting { reasons: vec![reason.to_owned()] });
+            // One restless observation anywhere in the window is enough.
+            for place in 0..3 {
+                let mut history = vec![at_rest(); 3];
+                history[place] = odd.clone();
+                assert_ne!(
+                    decide(&history, Requirements::STANDARD),
+                    Decision::Quiesced,
+                    "{reason} at {place}"
+                );
+            }
+            // And before the window it is forgotten.
+            let history = [odd, at_rest(), at_rest(), at_rest()];
+            assert_eq!(decide(&history, Requirements::STANDARD), Decision::Quiesced);
+        }
+    }
+
+    #[test]
+    fn damage_ends_the_wait() {
+        for (seen, text) in [
+            (with(|c| c.status = CollectionStatus::Red), "is red"),
+            (with(|c| c.optimizer_status = OptimizerStatus::Error("no space".to_owned())), "no space"),
+            (with_metrics(|m| m.recovery_mode = true), "recovery mode"),
+        ] {
+            match decide(&[at_rest(), at_rest(), seen], Requirements::STANDARD) {
+                Decision::Unfit { reasons } => assert!(reasons[0].contains(text), "{reasons:?}"),
+                other @ (Decision::Quiesced | Decision::Waiting { .. }) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_poll_is_never_enough() {
+        let requirements = Requirements { polls: 0 };
+        assert_eq!(decide(&[at_rest()], requirements), Decision::Waiting { reasons: Vec::new() });
+        assert_eq!(decide(&[at_rest(), at_rest()], requirements), Decision::Quiesced);
+    }
+
+    #[test]
+    fn counting_starts_when_the_cheap_signs_are_quiet() {
+        let uncounted = with(|c| c.count = None);
+        assert!(is_restless(None, &uncounted));
+        assert!(!is_restless(Some(&at_rest()), &uncounted));
+        assert!(is_restless(Some(&at_rest()), &with(|c| c.queue_length = 1)));
+        assert!(is_restless(Some(&at_rest()), &with(|c| c.op_num = Some(6))));
+    }
 }
