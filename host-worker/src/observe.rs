@@ -14,7 +14,7 @@ use crate::{
     qdrant::{Client, Error},
 };
 
-/// Between two looks at the update queues.
+/// Between two looks at the update queues, unless the client is set to look more often.
 const QUEUE_POLL: Duration = Duration::from_millis(300);
 /// In how many looks in a row every queue must be empty: the operation being applied is not in the queue.
 const QUEUE_POLLS: u32 = 3;
@@ -81,7 +81,7 @@ pub async fn wait_for_empty_queues(
                 Err(error) => return Err(error),
             }
         }
-        let mut numbers = client.operation_numbers().await?;
+        let mut numbers = client.telemetry().await?.operation_numbers;
         numbers.retain(|id, _| names.iter().any(|name| name.as_str() == id));
         let stands = last.as_ref() == Some(&numbers);
         quiet = match (&waiting, stands) {
@@ -101,7 +101,7 @@ pub async fn wait_for_empty_queues(
                 None => Ok(()),
             };
         }
-        tokio::time::sleep(QUEUE_POLL).await;
+        tokio::time::sleep(client.options().poll_interval.min(QUEUE_POLL)).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::CollectionName;
 use serde_json::Value;
 
-use crate::qdrant::{Client, CollectionStatus, Error, OptimizerStatus, Version, WriteCounters};
+use crate::qdrant::{Client, CollectionStatus, Error, OptimizerStatus, Telemetry, Version, WriteCounters};
 
 /// What a Qdrant holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct State {
     pub aliases: BTreeMap<String, CollectionName>,
     /// Write requests answered since the server started.
     pub writes: WriteCounters,
+    /// When the server started, as it says.
+    pub started: Option<String>,
 }
 
 /// What a collection holds.
@@ -46,7 +48,7 @@ impl State {
     pub async fn read(client: &Client) -> Result<Self, Error> {
         let version = client.version().await?;
         let writes = client.metrics().await?.writes;
-        let numbers = client.operation_numbers().await?;
+        let Telemetry { started, operation_numbers: numbers } = client.telemetry().await?;
         let mut collections = BTreeMap::new();
         for name in client.collections().await? {
             match CollectionState::read(client, &name, numbers.get(name.as_str()).copied()).await {
@@ -55,7 +57,7 @@ impl State {
                 Err(error) => return Err(error),
             };
         }
-        Ok(Self { version, collections, aliases: client.aliases().await?, writes })
+        Ok(Self { version, collections, aliases: client.aliases().await?, writes, started })
     }
 }
 
@@ -94,10 +96,12 @@ impl Change {
     }
 }
 
-/// Compares two states. Where the server gives no operation numbers, a write anywhere counts for every such collection.
+/// Compares two states. Where the server gives no operation numbers, a write anywhere counts for every such collection; and after a
+/// restart every collection counts as written to, because neither numbers nor counters go on from where they were.
 pub fn compare(before: &State, after: &State) -> Change {
     let set_changed =
         before.aliases != after.aliases || !before.collections.keys().eq(after.collections.keys());
+    let restarted = before.started != after.started;
     let somebody_wrote = before.writes != after.writes;
     let mut change = Change { set_changed, ..Change::default() };
     for (name, old) in &before.collections {
@@ -110,7 +114,7 @@ pub fn compare(before: &State, after: &State) -> Change {
             (None, Some(_)) | (Some(_), None) => true,
             (None, None) => somebody_wrote,
         };
-        if applied || old.count != new.count || new.queue_length > 0 {
+        if restarted || applied || old.count != new.count || new.queue_length > 0 {
             change.written.insert(name.clone());
         }
     }
@@ -145,6 +149,7 @@ mod tests {
                 .collect(),
             aliases: BTreeMap::from([("now".to_owned(), "a".parse().unwrap())]),
             writes: WriteCounters::default(),
+            started: Some("2026-01-01T00:00:00Z".to_owned()),
         }
     }
 
@@ -179,6 +184,14 @@ mod tests {
         let mut after = before.clone();
         after.writes = WriteCounters::with("PUT /points", 1);
         assert_eq!(compare(&before, &after).written, names(&["b", "c"]));
+    }
+
+    #[test]
+    fn after_a_restart_nothing_is_sure() {
+        let before = state(&[("a", collection(5, Some(9))), ("b", collection(5, None))]);
+        let mut after = before.clone();
+        after.started = Some("2026-01-01T00:01:00Z".to_owned());
+        assert_eq!(compare(&before, &after).written, names(&["a", "b"]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub struct Reference<'a> {
     before: &'a CollectionState,
     after: &'a CollectionState,
     writes_after: &'a WriteCounters,
+    started: Option<&'a str>,
     written: bool,
 }
 
@@ -27,13 +28,18 @@ impl<'a> Reference<'a> {
             before: before.collections.get(name)?,
             after: after.collections.get(name)?,
             writes_after: &after.writes,
+            started: after.started.as_deref(),
             written: change.written.contains(name),
         })
     }
 
     /// Whether nothing was written to the collection since the state after the snapshots was read.
     async fn still_holds(&self, client: &Client, name: &CollectionName) -> Result<bool, Error> {
-        let number = client.operation_numbers().await?.get(name.as_str()).copied();
+        let telemetry = client.telemetry().await?;
+        if telemetry.started.as_deref() != self.started {
+            return Ok(false);
+        }
+        let number = telemetry.operation_numbers.get(name.as_str()).copied();
         if number.is_none() && client.metrics().await?.writes != *self.writes_after {
             return Ok(false);
         }

@@ -8,8 +8,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    error::{Cause, Error, Operation},
+    error::{Cause, Error},
     key::ApiKey,
+    operation::Operation,
     version::Version,
 };
 

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Client, result},
-    error::{Cause, Error, Operation},
+    error::{Cause, Error},
+    operation::Operation,
 };
 
 /// What Qdrant says of a collection.

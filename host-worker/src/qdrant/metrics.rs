@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::Method;
 
-use super::{
-    client::Client,
-    error::{Error, Operation},
-};
+use super::{client::Client, error::Error, operation::Operation};
 
 /// The metrics that decide whether something moves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,10 +5,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    client::Client,
-    error::{Error, Operation},
-};
+use super::{client::Client, error::Error, operation::Operation};
 
 /// A point.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

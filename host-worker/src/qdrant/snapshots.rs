@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     client::{Client, result},
-    error::{Cause, Error, Operation},
+    error::{Cause, Error},
+    operation::Operation,
 };
 
 /// A job that no longer runs is seen so this many times in a row before its end is believed: a request whose answer was lost may be about

@@ -1,4 +1,4 @@
-//! What is used of `GET /telemetry`: the last operation number of every collection.
+//! What is used of `GET /telemetry`: when the server started, and the last operation number of every collection.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,26 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    client::Client,
-    error::{Error, Operation},
-};
+use super::{client::Client, error::Error, operation::Operation};
+
+/// What tells whether anything was written, and whether the numbers of two moments can be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// When the server started, as it says. Counters start anew with it, and operation numbers fall back by up to 64.
+    pub started: Option<String>,
+    /// The sum over shards of the last operation number applied, by collection. It grows with every write. A collection is absent when the
+    /// server does not say.
+    pub operation_numbers: BTreeMap<String, u64>,
+}
 
 impl Client {
-    /// The sum over shards of the last operation number applied, by collection. A collection is absent when the server does not say, as before
-    /// its first operation. The number grows with every write, so that an equal one means that nothing was applied.
-    pub async fn operation_numbers(&self) -> Result<BTreeMap<String, u64>, Error> {
+    /// The server's telemetry.
+    pub async fn telemetry(&self) -> Result<Telemetry, Error> {
         let mut url = self.url(&["telemetry"])?;
         url.query_pairs_mut().append_pair("details_level", "3");
         let telemetry: Value = self.read_result(&Operation::Telemetry, Method::GET, url, None).await?;
-        Ok(numbers(&telemetry))
+        let started = telemetry.pointer("/app/startup").and_then(Value::as_str).map(str::to_owned);
+        Ok(Telemetry { started, operation_numbers: numbers(&telemetry) })
     }
 }
 

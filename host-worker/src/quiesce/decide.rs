@@ -11,6 +11,8 @@ use crate::qdrant::{CollectionStatus, Metrics, OptimizerStatus};
 pub struct Observation {
     /// The server's metrics.
     pub metrics: Metrics,
+    /// When the server started, as it says.
+    pub started: Option<String>,
     /// Every collection.
     pub collections: BTreeMap<CollectionName, CollectionObservation>,
 }
@@ -125,6 +127,9 @@ fn busy(seen: &Observation) -> Vec<String> {
 /// What is not the same in two observations.
 fn moved(earlier: &Observation, later: &Observation) -> Vec<String> {
     let mut reasons = Vec::new();
+    if earlier.started != later.started {
+        reasons.push("Qdrant was restarted".to_owned());
+    }
     for (endpoint, _, _) in earlier.metrics.writes.differences(&later.metrics.writes) {
         reasons.push(format!("write requests are being answered ({endpoint})"));
     }
@@ -163,6 +168,7 @@ mod tests {
         };
         Observation {
             metrics: Metrics::default(),
+            started: None,
             collections: BTreeMap::from([("docs".parse().unwrap(), docs)]),
         }
     }
@@ -206,6 +212,8 @@ mod tests {
     #[test]
     fn whatever_moves_is_named() {
         let running = |key: &str| BTreeMap::from([(key.to_owned(), 1)]);
+        let mut restarted = at_rest();
+        restarted.started = Some("2026-01-01T00:00:00Z".to_owned());
         let mut fewer = at_rest();
         fewer.collections.clear();
         for (odd, reason) in [
@@ -225,6 +233,7 @@ mod tests {
                 with_metrics(|m| m.recoveries_running = running("new")),
                 "1 recovery(ies) of collection `new` running",
             ),
+            (restarted, "Qdrant was restarted"),
             (fewer, "collection `docs` was deleted"),
         ] {
             let decision = decide(&[at_rest(), at_rest(), odd.clone()], Requirements::STANDARD);

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use protocol::FailureKind;
 use tokio::time::Instant;
 
-use crate::qdrant::{self, Client};
+use crate::qdrant::{self, Client, Telemetry};
 pub use decide::{CollectionObservation, Decision, Observation, Requirements, decide};
 
 /// Between two polls. Write counters move when a request is answered, so this should be longer than a usual batch takes.
@@ -104,7 +104,7 @@ pub async fn wait(
 /// Looks once. Points are counted only when nothing that is cheaper to see has moved since `previous`.
 pub async fn observe(client: &Client, previous: Option<&Observation>) -> Result<Observation, qdrant::Error> {
     let metrics = client.metrics().await?;
-    let numbers = client.operation_numbers().await?;
+    let Telemetry { started, operation_numbers: numbers } = client.telemetry().await?;
     let mut collections = BTreeMap::new();
     for name in client.collections().await? {
         let info = match client.collection(&name).await {
@@ -122,7 +122,7 @@ pub async fn observe(client: &Client, previous: Option<&Observation>) -> Result<
         };
         collections.insert(name, collection);
     }
-    let mut seen = Observation { metrics, collections };
+    let mut seen = Observation { metrics, started, collections };
     if !decide::is_restless(previous, &seen) {
         for (name, collection) in &mut seen.collections {
             collection.count = match client.count_exact(name, None).await {

@@ -92,7 +92,8 @@ async fn what_is_recorded_is_found_again_also_under_another_name() {
 async fn every_damage_is_seen() {
     let qdrant = Qdrant::start([("docs", Collection::dense(40))]).await;
     let golden = set(record(&qdrant, |_| {}).await);
-    let damages: [(fn(&mut Collection), &[Aspect]); 6] = [
+    type Damage = fn(&mut Collection);
+    let damages: [(Damage, &[Aspect]); 6] = [
         (|c| drop(c.points.remove(&7)), &[Aspect::Count, Aspect::Points, Aspect::ExactSearch]),
         (|c| c.points.get_mut(&7).unwrap().0 = json!({"n": 8}), &[Aspect::Points]),
         (|c| c.points.get_mut(&7).unwrap().1 = json!([0.5, 0.5]), &[Aspect::Points, Aspect::ExactSearch]),
@@ -213,8 +214,8 @@ async fn a_large_collection_is_searched_in_the_sample_only() {
 
 #[tokio::test]
 async fn every_kind_of_vector_is_searched_except_those_that_cannot_be() {
-    let mut collection = Collection::new((1..=20_u64).map(|n| {
-        let n = n as f64;
+    let mut collection = Collection::new((1..=20_u32).map(|id| {
+        let n = f64::from(id);
         let mut vectors = json!({
             "dense": [n, 1.0],
             "multi": [[n, 0.5], [0.25, n]],
@@ -224,7 +225,7 @@ async fn every_kind_of_vector_is_searched_except_those_that_cannot_be() {
         if n > 5.0 {
             vectors["zero"] = json!([0.0, 0.0]);
         }
-        (n as u64, json!(null), vectors)
+        (u64::from(id), json!(null), vectors)
     }));
     collection.config = json!({"params": {"sparse_vectors": {"sparse": {}, "idf": {"modifier": "idf"}}}});
     let qdrant = Qdrant::start([("docs", collection)]).await;

@@ -1,5 +1,10 @@
 //! The worker against scripted servers. One binary for all, so that they link once.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions, and their helpers are tests, too"
+)]
+
 mod golden;
 mod model;
 mod qdrant;

@@ -47,7 +47,7 @@ impl Collection {
     pub(crate) fn dense(count: u32) -> Self {
         Self::new((0..count).map(|n| {
             let angle = f64::from(n) * std::f64::consts::PI / f64::from(count);
-            (u64::from(n), json!({"n": n}), json!([angle.cos() as f32, angle.sin() as f32]))
+            (u64::from(n), json!({"n": n}), json!([angle.cos(), angle.sin()]))
         }))
     }
 
