@@ -2,5 +2,10 @@
 //!
 //! It is a development crate. Nothing ships it and no product crate depends on it.
 
+pub mod cli;
+pub mod cloud;
+pub mod corpus;
+pub mod demo;
+pub mod indexer;
 pub mod qdrant;
 pub mod s3;

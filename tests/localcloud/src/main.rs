@@ -1,3 +1,5 @@
 //! The doorstep of `localcloud`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    localcloud::cli::run(std::env::args_os())
+}

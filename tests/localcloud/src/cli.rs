@@ -1,0 +1,116 @@
+//! The command line of `localcloud`, which is also that of `host-worker` when it is called as one.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{demo, qdrant::Existing};
+
+/// Everything that qdrant-backup talks to, on this machine, and a demo of the main job.
+#[derive(Debug, Parser)]
+#[command(name = "localcloud", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Index a real corpus, back it up, lose the host, restore it, prove it
+    Demo(DemoArgs),
+    /// Be `host-worker`
+    HostWorker {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Args, Debug)]
+struct DemoArgs {
+    /// Keep the bucket in this empty directory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Use the empty Qdrant at this address
+    #[arg(long, value_name = "URL", requires = "snapshots_dir")]
+    qdrant_url: Option<String>,
+    /// With --qdrant-url: its snapshots directory, as this machine sees it
+    #[arg(long, value_name = "DIR")]
+    snapshots_dir: Option<PathBuf>,
+    /// With --qdrant-url: the same directory as Qdrant sees it
+    #[arg(long, value_name = "DIR")]
+    qdrant_snapshots_path: Option<PathBuf>,
+    /// With --qdrant-url: file that holds its read-write API key
+    #[arg(long, value_name = "FILE")]
+    qdrant_api_key_file: Option<PathBuf>,
+    /// Run this `qdrant` program [default: QDRANT_BIN, `qdrant` on the path, Docker, and else the stand-in]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["qdrant_url", "stand_in"])]
+    qdrant_bin: Option<PathBuf>,
+    /// Use the stand-in even where a real server could be had
+    #[arg(long, conflicts_with = "qdrant_url")]
+    stand_in: bool,
+}
+
+/// Runs the program with these arguments and answers with its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Command::HostWorker { arguments } }) => {
+            host_worker::run(std::iter::once(OsString::from("host-worker")).chain(arguments))
+        }
+        Ok(Cli { command: Command::Demo(args) }) => report(demo(args)),
+        Err(error) => {
+            host_worker::output::print_usage(&error);
+            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+        }
+    }
+}
+
+fn demo(args: DemoArgs) -> anyhow::Result<()> {
+    let existing = match (args.qdrant_url, args.snapshots_dir) {
+        (Some(url), Some(snapshots_dir)) => {
+            let api_key = match args.qdrant_api_key_file {
+                Some(path) => Some(fs_err::read_to_string(path)?.trim().to_owned()),
+                None => None,
+            };
+            let server_snapshots_dir = args.qdrant_snapshots_path;
+            Some(Existing { url, snapshots_dir, server_snapshots_dir, api_key, read_only_key: None })
+        }
+        _ => None,
+    };
+    let options =
+        demo::Options { keep: args.keep, existing, binary: args.qdrant_bin, only_stand_in: args.stand_in };
+    tokio::runtime::Runtime::new().context("start the runtime")?.block_on(demo::run(options))
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a failed command")]
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_workers_arguments_pass_through_untouched() {
+        let line = ["localcloud", "host-worker", "backup", "--json", "--help"].map(OsString::from);
+        let Command::HostWorker { arguments } = Cli::try_parse_from(line).unwrap().command else {
+            panic!("not the worker")
+        };
+        assert_eq!(arguments, ["backup", "--json", "--help"]);
+    }
+}
