@@ -22,6 +22,20 @@ pub enum Error {
         #[source]
         source: LayoutError,
     },
+    /// There is no such compression level.
+    #[error("compression level {level}, but only 1 to 19 can be fixed")]
+    Level {
+        /// The level.
+        level: i32,
+    },
+    /// The object could become larger than any store takes.
+    #[error("the archive could have {bound} bytes, but an object has at most {limit}")]
+    TooLarge {
+        /// The size that it could have, in bytes.
+        bound: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The memory budget does not hold what has to be in memory at once.
     #[error(
         "memory budget of {budget} bytes, but {needed} bytes are needed: one part or range of {part} bytes, \
@@ -261,27 +275,36 @@ impl Error {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Plan { source, .. } => match source {
-                LayoutError::TooManyFrames { .. } | LayoutError::TooLarge { .. } | LayoutError::TooManyEntries { .. } => {
-                    FailureKind::CollectionUnsupported
+                LayoutError::TooManyFrames { .. }
+                | LayoutError::TooLarge { .. }
+                | LayoutError::TooManyEntries { .. } => FailureKind::CollectionUnsupported,
+                LayoutError::Name { .. } | LayoutError::Duplicate { .. } | LayoutError::Empty => {
+                    FailureKind::Internal
                 }
-                LayoutError::Name { .. } | LayoutError::Duplicate { .. } | LayoutError::Empty => FailureKind::Internal,
             },
-            Self::BudgetTooSmall { .. } => FailureKind::ConfigInvalid,
+            Self::BudgetTooSmall { .. } | Self::Level { .. } => FailureKind::ConfigInvalid,
+            Self::TooLarge { .. } => FailureKind::CollectionUnsupported,
             Self::SourceOpen { .. } | Self::SourceRead { .. } | Self::SourceChanged { .. } => {
                 FailureKind::SnapshotFailed
             }
             Self::SourceChecksum { .. } | Self::PartDiffers { .. } | Self::ObjectDiffers { .. } => {
                 FailureKind::ChecksumMismatch
             }
-            Self::Compress { .. } | Self::Thread { .. } | Self::Panicked | Self::Wanted { .. } => FailureKind::Internal,
+            Self::Compress { .. } | Self::Thread { .. } | Self::Panicked | Self::Wanted { .. } => {
+                FailureKind::Internal
+            }
             Self::Create { source, .. }
             | Self::UploadPart { source, .. }
             | Self::ListParts { source, .. }
             | Self::Complete { source, .. } => of_store(source, FailureKind::UploadFailed),
             Self::KeyTaken { .. } => FailureKind::UploadFailed,
-            Self::Head { source, .. } | Self::GetRange { source, .. } => of_store(source, FailureKind::DownloadFailed),
+            Self::Head { source, .. } | Self::GetRange { source, .. } => {
+                of_store(source, FailureKind::DownloadFailed)
+            }
             Self::ObjectMissing { .. } => FailureKind::ManifestMissing,
-            Self::ObjectSize { .. } | Self::Index { .. } | Self::Inconsistent { .. } => FailureKind::ArchiveCorrupt,
+            Self::ObjectSize { .. } | Self::Index { .. } | Self::Inconsistent { .. } => {
+                FailureKind::ArchiveCorrupt
+            }
             Self::FrameDamaged { .. } => FailureKind::ArchiveCorrupt,
             Self::TargetWrite { source, .. } if is_full(source) => FailureKind::LowDisk,
             Self::TargetWrite { .. } | Self::TargetExists { .. } => FailureKind::RestoreFailed,
@@ -292,7 +315,7 @@ impl Error {
     /// What a person can do about it, where there is something specific to say.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Plan { .. } => None,
+            Self::TooLarge { .. } => Some("back up fewer collections at once with `--collection`".into()),
             Self::BudgetTooSmall { needed, .. } => Some(format!("set the memory budget to {needed} bytes or more")),
             Self::SourceOpen { .. } | Self::SourceRead { .. } | Self::SourceChanged { .. } => Some(
                 "a snapshot must stay as it is until it is uploaded; is another backup or a clean-up running?".into(),
@@ -318,6 +341,8 @@ impl Error {
             }
             Self::TargetExists { .. } => Some("a restore never overwrites; remove the file or choose another target".into()),
             Self::TargetWrite { .. }
+            | Self::Plan { .. }
+            | Self::Level { .. }
             | Self::Inconsistent { .. }
             | Self::Compress { .. }
             | Self::Wanted { .. }
@@ -329,7 +354,10 @@ impl Error {
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 fn of_store(error: &StoreError, otherwise: FailureKind) -> FailureKind {

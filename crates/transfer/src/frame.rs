@@ -57,6 +57,20 @@ impl Encoder {
         Self { level, fast: context(fast), better: context(better), probe: Vec::new(), zeros: None }
     }
 
+    /// About how much memory an encoder takes, in bytes, for frames of at most `raw_len` bytes.
+    pub(crate) fn memory(level: Level, raw_len: usize) -> u64 {
+        const MIB: u64 = 1 << 20;
+        // Measured with frames of 8 MiB; the tables of smaller ones are smaller.
+        let tables = match level {
+            Level::Auto => 2 * MIB,
+            Level::Fixed(..=8) => 6 * MIB,
+            Level::Fixed(9..=11) => 22 * MIB,
+            Level::Fixed(12..=15) => 56 * MIB,
+            Level::Fixed(16..) => 88 * MIB,
+        };
+        tables.min(MIB / 2 + 24 * raw_len as u64)
+    }
+
     /// Compresses `raw` into `out`, which is cleared first. The error is what zstd says.
     pub fn encode(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<Frame, String> {
         out.clear();
@@ -139,14 +153,21 @@ impl Decoder {
         result
     }
 
-    fn decode_checked(&mut self, compressed: &[u8], expected: &Frame, out: &mut Vec<u8>) -> Result<(), String> {
+    fn decode_checked(
+        &mut self,
+        compressed: &[u8],
+        expected: &Frame,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let raw_len = expected.raw_len as usize;
         if compressed.len() != expected.compressed_len as usize {
             return Err(format!("{} compressed bytes, not {}", compressed.len(), expected.compressed_len));
         }
         match zstd_safe::find_frame_compressed_size(compressed) {
             Ok(size) if size == compressed.len() => {}
-            Ok(size) => return Err(format!("its zstd frame ends after {size} of {} bytes", compressed.len())),
+            Ok(size) => {
+                return Err(format!("its zstd frame ends after {size} of {} bytes", compressed.len()));
+            }
             Err(code) => return Err(zstd_error(code)),
         }
         // `None` stands for a frame without content size, an error for a skippable or foreign one.

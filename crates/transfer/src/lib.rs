@@ -13,6 +13,7 @@ pub mod error;
 pub mod frame;
 pub mod index;
 pub mod layout;
+mod memory;
 pub mod progress;
 pub mod retry;
 pub mod store;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::{progress::Progress, store::StoreError};
+
 /// Bounded attempts with exponential back-off and jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -28,6 +30,40 @@ impl RetryPolicy {
         let hash = blake3::hash(format!("{what}#{failed}").as_bytes());
         let spread = u32::from(hash.as_bytes()[0]);
         step / 2 + step / 2 * spread / 255
+    }
+}
+
+/// Counts the attempts of one call and waits in between.
+#[derive(Debug)]
+pub(crate) struct Attempts<'a> {
+    policy: RetryPolicy,
+    progress: &'a Progress,
+    what: String,
+    failed: u32,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(policy: RetryPolicy, progress: &'a Progress, what: String) -> Self {
+        Self { policy, progress, what, failed: 0 }
+    }
+
+    /// How many attempts have failed.
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Says whether to try again after `error`, and has waited if so.
+    pub(crate) async fn again(&mut self, error: &StoreError) -> bool {
+        self.failed += 1;
+        if !error.kind.is_transient() || self.failed >= self.policy.attempts {
+            return false;
+        }
+        let wait = self.policy.wait(self.failed, &self.what);
+        let wait = error.retry_after.map_or(wait, |asked| wait.max(asked.min(self.policy.cap)));
+        tracing::warn!(what = self.what, failed = self.failed, ?wait, %error, "trying again");
+        self.progress.add_retry();
+        tokio::time::sleep(wait).await;
+        true
     }
 }
 

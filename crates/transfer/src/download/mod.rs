@@ -1,16 +1,20 @@
 //! Reading an archive back: only what the frame index proves reaches a file, and only files that the caller named.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod check;
+mod consistency;
+mod fetch;
+mod restore;
+mod target;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use protocol::{Manifest, manifest::Archive};
 use tokio_util::sync::CancellationToken;
 
+pub use self::{check::check_object, fetch::fetch_index, restore::restore_entries};
 use crate::{
-    error::Error,
-    index::FrameIndex,
     progress::Progress,
     retry::RetryPolicy,
-    store::MultipartStore,
     upload::{Geometry, Threads},
 };
 
@@ -157,40 +161,19 @@ pub enum Finding {
     },
 }
 
-/// Reads the frame index stored as `key`, and compares it with the root in `archive`.
-pub async fn fetch_index<S: MultipartStore>(
-    store: &S,
-    key: &str,
-    archive: &Archive,
-    options: &ReadOptions,
-) -> Result<FrameIndex, Error> {
-    let _all = (store, key, archive, options);
-    unimplemented!()
-}
-
-/// Writes entries of an archive to files that are not there yet.
-///
-/// `wanted` gives the place of an entry in `archive.archive.entries` and the file for it; paths never come from the archive.
-/// Each file appears under its name when it is whole and synced; until then it is `<file>.partial`, and on any error
-/// neither is left.
-pub async fn restore_entries<S: MultipartStore>(
-    store: &S,
-    archive: ArchiveRef<'_>,
-    index: &FrameIndex,
-    wanted: &[(usize, PathBuf)],
-    options: ReadOptions,
-) -> Result<Restored, Error> {
-    let _all = (store, archive, index, wanted, options);
-    unimplemented!()
-}
-
-/// Reads a whole object and compares everything that is known of it: every frame, the seek table, SHA-256, CRC-64/NVME.
-pub async fn check_object<S: MultipartStore>(
-    store: &S,
-    archive: ArchiveRef<'_>,
-    index: &FrameIndex,
-    options: ReadOptions,
-) -> Result<Check, Error> {
-    let _all = (store, archive, index, options);
-    unimplemented!()
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { expected, found } => write!(f, "the object has {found} bytes, not {expected}"),
+            Self::Frame { frame, object_offset, entry: Some(entry), offset, what } => {
+                write!(f, "frame {frame} at byte {object_offset} (`{entry}` at byte {offset}): {what}")
+            }
+            Self::Frame { frame, object_offset, entry: None, offset, what } => {
+                write!(f, "frame {frame} at byte {object_offset} (tar headers at byte {offset}): {what}")
+            }
+            Self::SeekTable { what } => write!(f, "seek table: {what}"),
+            Self::Sha256 { found } => write!(f, "the object has SHA-256 {found}"),
+            Self::Crc64Nvme { found } => write!(f, "the object has CRC-64/NVME {found}"),
+        }
+    }
 }

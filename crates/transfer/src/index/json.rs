@@ -43,7 +43,9 @@ pub(super) fn encode(index: &FrameIndex) -> Vec<u8> {
             Ok(()) => str::from_utf8(&hash).unwrap_or_default(),
             Err(_) => "",
         };
-        writer.write(format!("{separator}[{},{},\"{digits}\"]", frame.raw_len, frame.compressed_len).as_bytes());
+        writer.write(
+            format!("{separator}[{},{},\"{digits}\"]", frame.raw_len, frame.compressed_len).as_bytes(),
+        );
     }
     writer.write(b"]}");
     writer.finish()
@@ -115,7 +117,8 @@ pub(super) fn decode(bytes: &[u8], frames: u64) -> Result<FrameIndex, IndexError
         Ok(_) => return Err(zstd("something follows the frame, or it is a skippable one")),
         Err(code) => return Err(IndexError::Zstd { reason: zstd_error(code) }),
     }
-    let mut reader = ZstdReader::new(bytes, text_limit(frames)).map_err(|reason| IndexError::Zstd { reason })?;
+    let mut reader =
+        ZstdReader::new(bytes, text_limit(frames)).map_err(|reason| IndexError::Zstd { reason })?;
     let parsed = parse(io::BufReader::with_capacity(1 << 16, &mut reader), frames);
     if let Some(reason) = reader.failure {
         return Err(IndexError::Zstd { reason });

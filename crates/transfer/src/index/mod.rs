@@ -143,7 +143,10 @@ impl FrameIndex {
     pub fn check_layout(&self, layout: &Layout) -> Result<(), String> {
         let count = self.frames.len() as u64;
         if count > MAX_FRAMES || count != layout.frame_count() {
-            return Err(format!("{count} frames in the index, but the entries take {}", layout.frame_count()));
+            return Err(format!(
+                "{count} frames in the index, but the entries take {}",
+                layout.frame_count()
+            ));
         }
         for (number, frame) in (0..).zip(&self.frames) {
             let span = layout.frame(number);

@@ -162,8 +162,12 @@ impl Layout {
         let mut glue_start: u64 = 0;
         for entry in entries {
             let header_end = add(position, header_len(&entry.name, entry.size))?;
-            let mut placed =
-                Placed { name: entry.name.clone(), size: entry.size, header: position..header_end, first_frame: 0 };
+            let mut placed = Placed {
+                name: entry.name.clone(),
+                size: entry.size,
+                header: position..header_end,
+                first_frame: 0,
+            };
             position = header_end;
             if entry.size > 0 {
                 layout.push_region(glue_start..position, None);
@@ -201,6 +205,12 @@ impl Layout {
     /// The most bytes of the tar stream in one frame.
     pub fn frame_max(&self) -> u32 {
         u32::try_from(self.frame_max).unwrap_or(u32::MAX)
+    }
+
+    /// The raw length of the largest frame, in bytes.
+    pub(crate) fn largest_frame(&self) -> usize {
+        let largest = self.regions.iter().map(|region| region.len.min(self.frame_max)).max();
+        usize::try_from(largest.unwrap_or(0)).unwrap_or(usize::MAX)
     }
 
     /// How many entries there are.
@@ -279,7 +289,8 @@ impl Layout {
 
     /// The frame that holds the byte at `raw_offset`.
     fn frame_at(&self, raw_offset: u64) -> u64 {
-        let region = &self.regions[self.regions.partition_point(|region| region.raw_offset <= raw_offset) - 1];
+        let region =
+            &self.regions[self.regions.partition_point(|region| region.raw_offset <= raw_offset) - 1];
         region.first_frame + (raw_offset - region.raw_offset) / self.frame_max
     }
 }

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::store::{
-    Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef, Whole,
+    Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef,
+    Whole,
 };
 
 /// A store in memory. Clones share it.
@@ -204,9 +205,9 @@ impl MultipartStore for Memory {
         let upload = {
             let mut state = self.lock();
             state.next_upload += 1;
-            let upload = UploadRef { key: key.to_owned(), upload_id: format!("upload-{}", state.next_upload) };
-            let started =
-                Upload { key: key.to_owned(), metadata: metadata.to_vec(), parts: BTreeMap::new() };
+            let upload =
+                UploadRef { key: key.to_owned(), upload_id: format!("upload-{}", state.next_upload) };
+            let started = Upload { key: key.to_owned(), metadata: metadata.to_vec(), parts: BTreeMap::new() };
             state.uploads.insert(upload.upload_id.clone(), started);
             upload
         };
@@ -228,9 +229,14 @@ impl MultipartStore for Memory {
         let mut state = self.lock();
         let with_checksums = !state.without_checksums;
         if with_checksums && Crc64::of(&body) != crc64nvme {
-            return Err(StoreError::new(StoreErrorKind::BadDigest, name, "the body is not what its checksum says"));
+            return Err(StoreError::new(
+                StoreErrorKind::BadDigest,
+                name,
+                "the body is not what its checksum says",
+            ));
         }
-        let body = if effect == Some(Effect::FlipByte) { flipped(&body) } else { Bytes::copy_from_slice(&body) };
+        let body =
+            if effect == Some(Effect::FlipByte) { flipped(&body) } else { Bytes::copy_from_slice(&body) };
         let part = stored(number, &body, with_checksums);
         state.upload(upload, name)?.parts.insert(number, body);
         answer(effect, name, part)
@@ -245,7 +251,12 @@ impl MultipartStore for Memory {
         answer(effect, Call::ListParts.name(), parts)
     }
 
-    async fn complete(&self, upload: &UploadRef, parts: &[StoredPart], whole: Whole) -> Result<(), StoreError> {
+    async fn complete(
+        &self,
+        upload: &UploadRef,
+        parts: &[StoredPart],
+        whole: Whole,
+    ) -> Result<(), StoreError> {
         let name = Call::Complete.name();
         let effect = self.arrive(Call::Complete).await?;
         let mut state = self.lock();
@@ -257,13 +268,18 @@ impl MultipartStore for Memory {
         }
         let mut bytes = Vec::new();
         for part in parts {
-            let body = found.parts.get(&part.number).filter(|body| etag(body) == part.etag).ok_or_else(|| {
-                StoreError::new(StoreErrorKind::Refused, name, format!("InvalidPart: {}", part.number))
-            })?;
+            let body =
+                found.parts.get(&part.number).filter(|body| etag(body) == part.etag).ok_or_else(|| {
+                    StoreError::new(StoreErrorKind::Refused, name, format!("InvalidPart: {}", part.number))
+                })?;
             bytes.extend_from_slice(body);
         }
         if checked && (bytes.len() as u64 != whole.size || Crc64::of(&bytes) != whole.crc64nvme) {
-            return Err(StoreError::new(StoreErrorKind::BadDigest, name, "the whole is not what its checksum says"));
+            return Err(StoreError::new(
+                StoreErrorKind::BadDigest,
+                name,
+                "the whole is not what its checksum says",
+            ));
         }
         let metadata = std::mem::take(&mut found.metadata);
         state.uploads.remove(&upload.upload_id);
@@ -321,7 +337,11 @@ impl MultipartStore for Memory {
         let object = state.objects.get(key).filter(|object| object.has_version(version_id));
         let object = object.ok_or_else(|| StoreError::new(StoreErrorKind::NoSuchKey, name, "no such key"))?;
         if pinned.is_some_and(|tag| tag != etag(&object.bytes)) {
-            return Err(StoreError::new(StoreErrorKind::PreconditionFailed, name, "the object is another one"));
+            return Err(StoreError::new(
+                StoreErrorKind::PreconditionFailed,
+                name,
+                "the object is another one",
+            ));
         }
         let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
         let bytes = start.ok().zip(end.ok()).and_then(|(start, end)| object.bytes.get(start..end));

@@ -46,7 +46,10 @@ pub trait MultipartStore: Clone + fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<StoredPart, StoreError>> + Send;
 
     /// All parts that the store has of an upload, ascending by number, over as many pages as it takes.
-    fn list_parts(&self, upload: &UploadRef) -> impl Future<Output = Result<Vec<StoredPart>, StoreError>> + Send;
+    fn list_parts(
+        &self,
+        upload: &UploadRef,
+    ) -> impl Future<Output = Result<Vec<StoredPart>, StoreError>> + Send;
 
     /// Makes the object out of its parts, unless the key exists already ([`StoreErrorKind::PreconditionFailed`]).
     fn complete(
@@ -60,7 +63,10 @@ pub trait MultipartStore: Clone + fmt::Debug + Send + Sync + 'static {
     fn abort(&self, upload: &UploadRef) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The unfinished uploads of keys that start with `prefix`.
-    fn list_uploads(&self, prefix: &str) -> impl Future<Output = Result<Vec<PendingUpload>, StoreError>> + Send;
+    fn list_uploads(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<Vec<PendingUpload>, StoreError>> + Send;
 
     /// What the store knows of an object; `None` if there is none.
     fn head(

@@ -1,55 +1,495 @@
 //! S3 and stores that speak its protocol, over the AWS SDK.
+//!
+//! The SDK's own retries, time-outs and checksums are switched off call by call: the transfer retries, a request is given up
+//! when it moves no byte for a while (and not when it is merely long), and the checksums are there before the call is made.
+//! Payloads are not hashed a second time for the signature: the CRC-64/NVME that is part of the signed headers covers them,
+//! and TLS protects them. Over plain HTTP nothing would, so that is for tests.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    ops::Range,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
 
+use aws_sdk_s3::{
+    Client,
+    config::{
+        Builder, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+        retry::RetryConfig, timeout::TimeoutConfig,
+    },
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    operation::{get_object::GetObjectOutput, head_object::HeadObjectError},
+    primitives::{ByteStream, SdkBody},
+    types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart},
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 
-use crate::store::{Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoredPart, UploadRef, Whole};
+use crate::store::{
+    Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef,
+    Whole,
+};
+
+/// How long a request may go without moving a byte, unless set otherwise.
+const STALL: Duration = Duration::from_secs(60);
+/// How long the store may take to make an object out of its parts: minutes for thousands of them.
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// How many bytes of a part are handed to the connection at once; progress is seen in steps of this size.
+const BODY_CHUNK: usize = 256 << 10;
 
 /// A bucket.
 #[derive(Clone, Debug)]
 pub struct S3 {
-    client: aws_sdk_s3::Client,
+    client: Client,
     bucket: String,
     stall: Duration,
 }
 
 impl S3 {
     /// The bucket `bucket` as `client` reaches it.
-    pub fn new(client: aws_sdk_s3::Client, bucket: impl Into<String>) -> Self {
-        Self { client, bucket: bucket.into(), stall: Duration::from_secs(60) }
+    pub fn new(client: Client, bucket: impl Into<String>) -> Self {
+        Self { client, bucket: bucket.into(), stall: STALL }
     }
 
     /// The same with another limit for how long a request may go without moving a byte (60 seconds by default).
     pub fn with_stall_timeout(self, stall: Duration) -> Self {
         Self { stall, ..self }
     }
+
+    /// Waits for a call that moves next to nothing.
+    async fn short<T, E>(
+        &self,
+        call: &'static str,
+        sent: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, StoreError>
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        within(call, self.stall, sent).await
+    }
 }
 
 impl MultipartStore for S3 {
-    async fn create(&self, _key: &str, _metadata: &[(String, String)]) -> Result<UploadRef, StoreError> {
-        let _all = (&self.client, &self.bucket, self.stall);
-        unimplemented!()
+    async fn create(&self, key: &str, metadata: &[(String, String)]) -> Result<UploadRef, StoreError> {
+        const CALL: &str = "CreateMultipartUpload";
+        let request = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let request = request
+            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .checksum_type(ChecksumType::FullObject)
+            .content_type("application/zstd")
+            .set_metadata(Some(metadata.iter().cloned().collect()));
+        let created = self.short(CALL, request.customize().config_override(plain()).send()).await?;
+        let upload_id = created.upload_id.ok_or_else(|| answer(CALL, "no upload id"))?;
+        Ok(UploadRef { key: key.to_owned(), upload_id })
     }
-    async fn upload_part(&self, _upload: &UploadRef, _number: u32, _body: Bytes, _crc: Crc64) -> Result<StoredPart, StoreError> {
-        unimplemented!()
+
+    async fn upload_part(
+        &self,
+        upload: &UploadRef,
+        number: u32,
+        body: Bytes,
+        crc64nvme: Crc64,
+    ) -> Result<StoredPart, StoreError> {
+        const CALL: &str = "UploadPart";
+        let size = body.len() as u64;
+        let moved = Arc::new(AtomicU64::new(0));
+        let stream =
+            ByteStream::new(SdkBody::from_body_1_x(Watched { rest: body, moved: Arc::clone(&moved) }));
+        let request =
+            self.client.upload_part().bucket(&self.bucket).key(&upload.key).upload_id(&upload.upload_id);
+        let request = request
+            .part_number(i32_of(number.into()))
+            .content_length(i64_of(size))
+            .checksum_crc64_nvme(crc64nvme.to_string())
+            .body(stream);
+        let sent = request.customize().config_override(plain()).disable_payload_signing().send();
+        let stored = tokio::select! {
+            sent = sent => sent.map_err(|error| classify(CALL, error))?,
+            () = stalled(&moved, self.stall) => return Err(stall_error(CALL, self.stall)),
+        };
+        let etag = stored.e_tag.ok_or_else(|| answer(CALL, "no ETag"))?;
+        let crc64nvme = checksum(CALL, stored.checksum_crc64_nvme.as_deref())?;
+        Ok(StoredPart { number, size, etag, crc64nvme })
     }
-    async fn list_parts(&self, _upload: &UploadRef) -> Result<Vec<StoredPart>, StoreError> {
-        unimplemented!()
+
+    async fn list_parts(&self, upload: &UploadRef) -> Result<Vec<StoredPart>, StoreError> {
+        const CALL: &str = "ListParts";
+        let mut parts = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let request = self.client.list_parts().bucket(&self.bucket).key(&upload.key);
+            let request = request.upload_id(&upload.upload_id).set_part_number_marker(marker.take());
+            let page = self.short(CALL, request.customize().config_override(plain()).send()).await?;
+            for part in page.parts.unwrap_or_default() {
+                let number = part.part_number.and_then(|number| u32::try_from(number).ok());
+                let size = part.size.and_then(|size| u64::try_from(size).ok());
+                let ((number, size), etag) = number
+                    .zip(size)
+                    .zip(part.e_tag)
+                    .ok_or_else(|| answer(CALL, "a part without number, size or ETag"))?;
+                let crc64nvme = checksum(CALL, part.checksum_crc64_nvme.as_deref())?;
+                parts.push(StoredPart { number, size, etag, crc64nvme });
+            }
+            match page.next_part_number_marker.filter(|_| page.is_truncated == Some(true)) {
+                Some(next) => marker = Some(next),
+                None => break,
+            }
+        }
+        parts.sort_unstable_by_key(|part| part.number);
+        Ok(parts)
     }
-    async fn complete(&self, _upload: &UploadRef, _parts: &[StoredPart], _whole: Whole) -> Result<(), StoreError> {
-        unimplemented!()
+
+    async fn complete(
+        &self,
+        upload: &UploadRef,
+        parts: &[StoredPart],
+        whole: Whole,
+    ) -> Result<(), StoreError> {
+        const CALL: &str = "CompleteMultipartUpload";
+        let parts = parts.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(i32_of(part.number.into()))
+                .e_tag(&part.etag)
+                .set_checksum_crc64_nvme(part.crc64nvme.map(|crc| crc.to_string()))
+                .build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+        let request = self.client.complete_multipart_upload().bucket(&self.bucket).key(&upload.key);
+        let mut request = request.upload_id(&upload.upload_id).multipart_upload(parts).if_none_match("*");
+        if whole.checked_by_store {
+            request = request
+                .checksum_type(ChecksumType::FullObject)
+                .checksum_crc64_nvme(whole.crc64nvme.to_string())
+                .mpu_object_size(i64_of(whole.size));
+        }
+        let sent = request.customize().config_override(plain()).send();
+        within(CALL, COMPLETE_TIMEOUT, sent).await.map(drop)
     }
-    async fn abort(&self, _upload: &UploadRef) -> Result<(), StoreError> {
-        unimplemented!()
+
+    async fn abort(&self, upload: &UploadRef) -> Result<(), StoreError> {
+        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(&upload.key);
+        let request = request.upload_id(&upload.upload_id).customize().config_override(plain());
+        self.short("AbortMultipartUpload", request.send()).await.map(drop)
     }
-    async fn list_uploads(&self, _prefix: &str) -> Result<Vec<PendingUpload>, StoreError> {
-        unimplemented!()
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>, StoreError> {
+        const CALL: &str = "ListMultipartUploads";
+        let mut pending = Vec::new();
+        let (mut key_marker, mut id_marker): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
+            let request =
+                request.set_key_marker(key_marker.take()).set_upload_id_marker(id_marker.take()).customize();
+            let page = self.short(CALL, request.config_override(plain()).send()).await?;
+            for upload in page.uploads.unwrap_or_default() {
+                let initiated = upload.initiated.and_then(|time| SystemTime::try_from(time).ok());
+                if let Some((key, upload_id)) = upload.key.zip(upload.upload_id) {
+                    pending.push(PendingUpload { upload: UploadRef { key, upload_id }, initiated });
+                }
+            }
+            match page.next_key_marker.filter(|_| page.is_truncated == Some(true)) {
+                Some(next) => (key_marker, id_marker) = (Some(next), page.next_upload_id_marker),
+                None => return Ok(pending),
+            }
+        }
     }
-    async fn head(&self, _key: &str, _version_id: Option<&str>) -> Result<Option<ObjectInfo>, StoreError> {
-        unimplemented!()
+
+    async fn head(&self, key: &str, version_id: Option<&str>) -> Result<Option<ObjectInfo>, StoreError> {
+        const CALL: &str = "HeadObject";
+        let request = self.client.head_object().bucket(&self.bucket).key(key);
+        let request = request
+            .set_version_id(version_id.map(str::to_owned))
+            .checksum_mode(ChecksumMode::Enabled)
+            .customize();
+        let sent = request.config_override(plain()).send();
+        let Ok(found) = tokio::time::timeout(self.stall, sent).await else {
+            return Err(stall_error(CALL, self.stall));
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(SdkError::ServiceError(error)) if matches!(error.err(), HeadObjectError::NotFound(_)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(classify(CALL, error)),
+        };
+        // A checksum of another type or algorithm is no checksum of the whole by the one that is compared.
+        let composite = found.checksum_type == Some(ChecksumType::Composite);
+        let crc64nvme = found.checksum_crc64_nvme.as_deref().filter(|_| !composite);
+        Ok(Some(ObjectInfo {
+            size: length(CALL, found.content_length)?,
+            crc64nvme: checksum(CALL, crc64nvme)?,
+            etag: found.e_tag,
+            // A bucket without versions answers "null" or nothing.
+            version_id: found.version_id.filter(|version| version != "null"),
+            metadata: found.metadata.unwrap_or_default().into_iter().collect(),
+        }))
     }
-    async fn get_range(&self, _key: &str, _version_id: Option<&str>, _etag: Option<&str>, _range: Range<u64>, _into: &mut Vec<u8>) -> Result<(), StoreError> {
-        unimplemented!()
+
+    async fn get_range(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        etag: Option<&str>,
+        range: Range<u64>,
+        into: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        const CALL: &str = "GetObject";
+        into.clear();
+        let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else { return Ok(()) };
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .range(format!("bytes={}-{last}", range.start));
+        let request =
+            request.set_version_id(version_id.map(str::to_owned)).set_if_match(etag.map(str::to_owned));
+        let sent = request.customize().config_override(plain()).send();
+        let GetObjectOutput { mut body, content_range, .. } = self.short(CALL, sent).await?;
+        let given = format!("bytes {}-{last}/", range.start);
+        if content_range.as_deref().is_none_or(|text| !text.starts_with(&given)) {
+            let what = format!("the range `{}` for `{given}*`", content_range.unwrap_or_default());
+            return Err(StoreError::new(StoreErrorKind::OutOfRange, CALL, what));
+        }
+        let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        loop {
+            let Ok(chunk) = tokio::time::timeout(self.stall, body.next()).await else {
+                return Err(stall_error(CALL, self.stall));
+            };
+            let Some(chunk) = chunk else { break };
+            let chunk = chunk.map_err(|source| StoreError {
+                source: Some(Box::new(source)),
+                ..StoreError::new(StoreErrorKind::Transient, CALL, "the body breaks off")
+            })?;
+            if into.len() + chunk.len() > wanted {
+                return Err(StoreError::new(
+                    StoreErrorKind::Transient,
+                    CALL,
+                    "the body is longer than its range",
+                ));
+            }
+            into.extend_from_slice(&chunk);
+        }
+        if into.len() < wanted {
+            let what = format!("the body ends after {} of {wanted} bytes", into.len());
+            return Err(StoreError::new(StoreErrorKind::Transient, CALL, what));
+        }
+        Ok(())
+    }
+}
+
+/// Per call: no retries, no time-outs, no checksums but those that are given.
+fn plain() -> Builder {
+    Builder::new()
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+}
+
+/// A part's bytes, which count how many of them the connection has taken.
+#[derive(Debug)]
+struct Watched {
+    rest: Bytes,
+    moved: Arc<AtomicU64>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let len = self.rest.len().min(BODY_CHUNK);
+        let chunk = self.rest.split_to(len);
+        self.moved.fetch_add(len as u64, Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// Ends when `moved` has not grown for as long as `limit`.
+async fn stalled(moved: &AtomicU64, limit: Duration) {
+    let mut before = moved.load(Relaxed);
+    let mut since = tokio::time::Instant::now();
+    while since.elapsed() < limit {
+        tokio::time::sleep(limit / 8).await;
+        let now = moved.load(Relaxed);
+        if now != before {
+            before = now;
+            since = tokio::time::Instant::now();
+        }
+    }
+}
+
+async fn within<T, E>(
+    call: &'static str,
+    limit: Duration,
+    sent: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<T, StoreError>
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match tokio::time::timeout(limit, sent).await {
+        Ok(sent) => sent.map_err(|error| classify(call, error)),
+        Err(_) => Err(stall_error(call, limit)),
+    }
+}
+
+fn stall_error(call: &'static str, limit: Duration) -> StoreError {
+    StoreError::new(StoreErrorKind::Transient, call, format!("nothing moved for {} s", limit.as_secs_f32()))
+}
+
+/// The store answered with success, but not with what belongs to it.
+fn answer(call: &'static str, what: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Transient, call, format!("the answer has {what}"))
+}
+
+fn checksum(call: &'static str, text: Option<&str>) -> Result<Option<Crc64>, StoreError> {
+    match text {
+        None => Ok(None),
+        Some(text) => match Crc64::parse(text) {
+            Some(crc) => Ok(Some(crc)),
+            None => Err(answer(call, &format!("`{text}` for a CRC-64/NVME"))),
+        },
+    }
+}
+
+fn length(call: &'static str, length: Option<i64>) -> Result<u64, StoreError> {
+    length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| answer(call, "no length"))
+}
+
+fn i64_of(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn i32_of(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Sorts what the SDK says into kinds.
+fn classify<E>(call: &'static str, error: SdkError<E, HttpResponse>) -> StoreError
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let retry_after = error.raw_response().and_then(|response| response.headers().get("retry-after"));
+    let retry_after = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    let code = error.code().map(str::to_owned);
+    let (kind, detail) = match &error {
+        SdkError::ServiceError(_) | SdkError::ResponseError(_) => {
+            let code = code.as_deref().unwrap_or("no error code");
+            let message = error.message().unwrap_or("no message");
+            let status = status.unwrap_or_default();
+            (kind_of_answer(call, code, status), format!("{code}: {message} (HTTP status {status})"))
+        }
+        SdkError::TimeoutError(_) => (StoreErrorKind::Transient, "timed out".to_owned()),
+        SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
+            (StoreErrorKind::Transient, "the connection fails".to_owned())
+        }
+        // What the SDK cannot send at all has to do with credentials or settings, not with this call.
+        SdkError::DispatchFailure(_) => (
+            StoreErrorKind::AccessDenied,
+            format!("the request cannot be sent: {}", DisplayErrorContext(&error)),
+        ),
+        _ => {
+            (StoreErrorKind::Refused, format!("the request cannot be made: {}", DisplayErrorContext(&error)))
+        }
+    };
+    StoreError { kind, call, detail, retry_after, source: Some(Box::new(error)) }
+}
+
+fn kind_of_answer(call: &str, code: &str, status: u16) -> StoreErrorKind {
+    match (code, status) {
+        ("NoSuchBucket", _) => StoreErrorKind::NoSuchBucket,
+        ("NoSuchUpload", _) => StoreErrorKind::NoSuchUpload,
+        ("NoSuchKey" | "NoSuchVersion" | "NotFound", _) => StoreErrorKind::NoSuchKey,
+        ("PreconditionFailed", _) | (_, 412) => StoreErrorKind::PreconditionFailed,
+        ("InvalidRange", _) | (_, 416) => StoreErrorKind::OutOfRange,
+        ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch", _) => {
+            StoreErrorKind::BadDigest
+        }
+        (
+            "SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequests",
+            _,
+        )
+        | (_, 429 | 503) => StoreErrorKind::Throttled,
+        ("RequestTimeout" | "OperationAborted", _) | (_, 408 | 500..=599) => StoreErrorKind::Transient,
+        (
+            "AccessDenied" | "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch",
+            _,
+        )
+        | (_, 401 | 403) => StoreErrorKind::AccessDenied,
+        (_, 404) if matches!(call, "GetObject" | "HeadObject") => StoreErrorKind::NoSuchKey,
+        // An answer that cannot be read: cut off on the way.
+        (_, 200..=299) => StoreErrorKind::Transient,
+        (_, _) => StoreErrorKind::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_sorted_by_code_then_by_status() {
+        for (call, code, status, kind) in [
+            ("UploadPart", "SlowDown", 503, StoreErrorKind::Throttled),
+            ("UploadPart", "InternalError", 500, StoreErrorKind::Transient),
+            ("UploadPart", "RequestTimeout", 400, StoreErrorKind::Transient),
+            ("UploadPart", "BadDigest", 400, StoreErrorKind::BadDigest),
+            ("UploadPart", "NoSuchUpload", 404, StoreErrorKind::NoSuchUpload),
+            ("UploadPart", "NoSuchBucket", 404, StoreErrorKind::NoSuchBucket),
+            ("UploadPart", "AccessDenied", 403, StoreErrorKind::AccessDenied),
+            ("UploadPart", "ExpiredToken", 400, StoreErrorKind::AccessDenied),
+            ("UploadPart", "EntityTooSmall", 400, StoreErrorKind::Refused),
+            ("CompleteMultipartUpload", "PreconditionFailed", 412, StoreErrorKind::PreconditionFailed),
+            ("CompleteMultipartUpload", "ConditionalRequestConflict", 409, StoreErrorKind::Refused),
+            ("GetObject", "no error code", 404, StoreErrorKind::NoSuchKey),
+            ("GetObject", "InvalidRange", 416, StoreErrorKind::OutOfRange),
+            ("HeadObject", "no error code", 403, StoreErrorKind::AccessDenied),
+        ] {
+            assert_eq!(kind_of_answer(call, code, status), kind, "{call} {code} {status}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_moves_does_not_stall() {
+        let moved = AtomicU64::new(0);
+        let limit = Duration::from_secs(60);
+        let moving = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                moved.fetch_add(1, Relaxed);
+            }
+        };
+        tokio::select! {
+            () = stalled(&moved, limit) => panic!("it moved"),
+            () = moving => {}
+        }
+        let begin = tokio::time::Instant::now();
+        stalled(&moved, limit).await;
+        assert!(begin.elapsed() >= limit && begin.elapsed() < limit * 5 / 4);
     }
 }

@@ -1,20 +1,42 @@
 //! Packing and storing an archive in one pass: planned from sizes, parallel, hashed on the way, nothing staged on disk.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod assemble;
+mod crew;
+mod finish;
+mod pack;
+mod plan;
+mod source;
+
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use protocol::manifest::ArchiveEntry;
+use protocol::manifest::{Archive, ArchiveEntry};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::plan::thread_count;
+use self::{
+    assemble::{Assembled, Part},
+    crew::{Crew, Event},
+    finish::{Unfinished, finish},
+    plan::Plan,
+    source::Sources,
+};
 use crate::{
+    download::{ArchiveRef, ReadOptions, check_object},
     error::Error,
     frame::Level,
     index::FrameIndex,
-    layout::{EntrySpec, FRAME_RAW_MAX},
-    progress::Progress,
-    retry::RetryPolicy,
-    store::MultipartStore,
+    layout::{EntrySpec, FRAME_RAW_MAX, Layout},
+    progress::{Phase, Progress},
+    retry::{Attempts, RetryPolicy},
+    store::{MultipartStore, StoreError, StoreErrorKind, StoredPart, UploadRef, Whole},
 };
+
+/// How long a failed upload may take to be aborted before that is left to the bucket's lifecycle.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long threads may take to notice that they are to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An entry and where its bytes come from.
 #[derive(Clone, Debug)]
@@ -148,6 +170,254 @@ pub async fn upload<S: MultipartStore>(
     sources: Vec<Source>,
     options: UploadOptions,
 ) -> Result<Uploaded, Error> {
-    let _all = (store, key, sources, options);
-    unimplemented!()
+    let started = Instant::now();
+    let specs: Vec<EntrySpec> = sources.iter().map(|source| source.entry.clone()).collect();
+    let layout = Layout::with_frame_max(&specs, options.geometry.frame_raw_max)
+        .map_err(|source| Error::Plan { key: key.to_owned(), source })?;
+    let plan = Plan::new(&layout, &options)?;
+    let layout = Arc::new(layout);
+    let sources = Arc::new(Sources::prepare(sources)?);
+    options.progress.begin(layout.raw_len());
+    tracing::debug!(key, ?plan, frames = layout.frame_count(), "the upload is planned");
+
+    let upload = unless_cancelled(&options.cancel, create(store, key, &options)).await??;
+    let moved = transfer(store, &upload, &layout, &sources, &plan, &options).await;
+    let Moved { parts, object, digests } = match moved {
+        Ok(moved) => moved,
+        Err(error) => {
+            abort(store, &upload).await;
+            return Err(error);
+        }
+    };
+    options.progress.enter(Phase::Completing);
+    let part_count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    let whole = Whole { size: object.size, crc64nvme: object.crc64nvme, checked_by_store: true };
+    let finished = unless_cancelled(&options.cancel, finish(store, &upload, parts, whole, &options)).await?;
+    let info = match finished {
+        Ok(info) => info,
+        Err(Unfinished { error, abort: doomed }) => {
+            if doomed {
+                abort(store, &upload).await;
+            }
+            return Err(error);
+        }
+    };
+    let mut uploaded = Uploaded {
+        size_bytes: object.size,
+        sha256: hex::encode(object.sha256),
+        crc64nvme: object.crc64nvme.to_string(),
+        version_id: info.version_id,
+        etag: info.etag,
+        index: object.index,
+        entries: entries(&layout, &digests),
+        raw_bytes: layout.raw_len(),
+        part_size: plan.part_size,
+        parts: part_count,
+        concurrency: u32::try_from(plan.concurrency).unwrap_or(u32::MAX),
+        read_back: false,
+        duration: Duration::ZERO,
+    };
+    if info.crc64nvme.is_none() {
+        read_back(store, key, &uploaded, &options).await?;
+        uploaded.read_back = true;
+    }
+    options.progress.enter(Phase::Done);
+    uploaded.duration = started.elapsed();
+    Ok(uploaded)
+}
+
+/// What is known when every part is stored.
+struct Moved {
+    parts: Vec<StoredPart>,
+    object: Assembled,
+    digests: Vec<[u8; 32]>,
+}
+
+async fn create<S: MultipartStore>(
+    store: &S,
+    key: &str,
+    options: &UploadOptions,
+) -> Result<UploadRef, Error> {
+    let mut attempts = Attempts::new(options.retry, &options.progress, format!("start the upload of {key}"));
+    let upload = loop {
+        match store.create(key, &options.metadata).await {
+            Ok(upload) => break upload,
+            Err(error) if attempts.again(&error).await => {}
+            Err(source) => return Err(Error::Create { key: key.to_owned(), source }),
+        }
+    };
+    if attempts.failed() > 0 {
+        // An answer may have been lost. Its upload would be kept, and paid for, until the bucket's lifecycle drops it.
+        match store.list_uploads(key).await {
+            Ok(pending) => {
+                for stray in
+                    pending.into_iter().map(|pending| pending.upload).filter(|stray| *stray != upload)
+                {
+                    if stray.key == key {
+                        abort(store, &stray).await;
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(key, %error, "cannot look for uploads whose start was not answered"),
+        }
+    }
+    Ok(upload)
+}
+
+async fn abort<S: MultipartStore>(store: &S, upload: &UploadRef) {
+    let aborted = tokio::time::timeout(ABORT_TIMEOUT, store.abort(upload)).await;
+    match aborted {
+        Ok(Ok(())) => tracing::info!(key = upload.key, "the upload is aborted"),
+        Ok(Err(error)) => {
+            tracing::warn!(key = upload.key, %error, "the upload cannot be aborted and keeps its parts")
+        }
+        Err(_) => tracing::warn!(key = upload.key, "aborting the upload takes too long; it keeps its parts"),
+    }
+}
+
+async fn transfer<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    layout: &Arc<Layout>,
+    sources: &Arc<Sources>,
+    plan: &Plan,
+    options: &UploadOptions,
+) -> Result<Moved, Error> {
+    let mut crew = Crew::start(layout, sources, plan, options)?;
+    let mut sending = JoinSet::new();
+    let moved = drive(store, upload, plan, options, &mut crew, &mut sending).await;
+    sending.shutdown().await;
+    // A thread that hangs in a read must not keep the caller from stopping.
+    if tokio::time::timeout(STOP_TIMEOUT, crew.stop()).await.is_err() {
+        tracing::warn!(key = upload.key, "a thread of the upload does not stop");
+    }
+    moved
+}
+
+async fn drive<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    plan: &Plan,
+    options: &UploadOptions,
+    crew: &mut Crew,
+    sending: &mut JoinSet<Result<StoredPart, Error>>,
+) -> Result<Moved, Error> {
+    let mut ready = VecDeque::new();
+    let (mut parts, mut object, mut digests) = (Vec::new(), None, None);
+    loop {
+        while sending.len() < plan.concurrency
+            && let Some(part) = ready.pop_front()
+        {
+            let (retry, progress) = (options.retry, Arc::clone(&options.progress));
+            sending.spawn(send_part(store.clone(), upload.clone(), part, retry, progress));
+        }
+        let finished = object.is_some() && digests.is_some();
+        if finished && sending.is_empty() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = options.cancel.cancelled() => return Err(Error::Cancelled),
+            Some(sent) = sending.join_next() => parts.push(sent.map_err(|_panic| Error::Panicked)??),
+            event = crew.next(), if !finished && (crew.runs_ahead() || ready.is_empty()) => match event {
+                Event::Part(part) => ready.push_back(part),
+                Event::Entries(found) => digests = Some(found),
+                Event::Object(assembled) => object = Some(assembled),
+                Event::Failed(error) => return Err(error),
+            },
+        }
+    }
+    parts.sort_unstable_by_key(|part: &StoredPart| part.number);
+    let (object, digests) = object.zip(digests).ok_or(Error::Panicked)?;
+    Ok(Moved { parts, object, digests })
+}
+
+async fn send_part<S: MultipartStore>(
+    store: S,
+    upload: UploadRef,
+    part: Part,
+    retry: RetryPolicy,
+    progress: Arc<Progress>,
+) -> Result<StoredPart, Error> {
+    let Part { number, body, crc64nvme } = part;
+    let size = body.len() as u64;
+    let mut attempts = Attempts::new(retry, &progress, format!("upload part {number} of {}", upload.key));
+    loop {
+        let answer = store.upload_part(&upload, number, body.clone(), crc64nvme).await;
+        let error = match answer {
+            Ok(stored) if stored.size == size && stored.crc64nvme.is_none_or(|crc| crc == crc64nvme) => {
+                progress.add_object(size);
+                // What the store does not compute, its list of parts may still show: ours is kept to compare.
+                return Ok(StoredPart { crc64nvme: Some(crc64nvme), ..stored });
+            }
+            Ok(_) => StoreError::new(
+                StoreErrorKind::BadDigest,
+                "UploadPart",
+                "the store has other bytes than were sent",
+            ),
+            Err(error) => error,
+        };
+        if !attempts.again(&error).await {
+            let attempts = attempts.failed();
+            return Err(Error::UploadPart { key: upload.key, part: number, attempts, source: error });
+        }
+    }
+}
+
+/// Reads the object back and compares it byte for byte with what was sent.
+async fn read_back<S: MultipartStore>(
+    store: &S,
+    key: &str,
+    uploaded: &Uploaded,
+    options: &UploadOptions,
+) -> Result<(), Error> {
+    options.progress.enter(Phase::ReadingBack);
+    let archive = Archive {
+        raw_bytes: uploaded.raw_bytes,
+        frame_count: uploaded.index.frames.len() as u64,
+        frames_root: uploaded.index.root_hex(),
+        golden_sha256: String::new(),
+        entries: uploaded.entries.clone(),
+    };
+    let archive = ArchiveRef {
+        key,
+        version_id: uploaded.version_id.as_deref(),
+        size_bytes: uploaded.size_bytes,
+        sha256: &uploaded.sha256,
+        crc64nvme: &uploaded.crc64nvme,
+        archive: &archive,
+    };
+    let options = ReadOptions {
+        memory_budget_bytes: options.memory_budget_bytes,
+        concurrency: options.concurrency,
+        threads: options.threads,
+        retry: options.retry,
+        geometry: options.geometry,
+        // The counters are those of the upload, which has moved everything already.
+        progress: Arc::default(),
+        cancel: options.cancel.clone(),
+    };
+    let check = check_object(store, archive, &uploaded.index, options).await?;
+    match check.findings.first() {
+        Some(finding) => Err(Error::ObjectDiffers { key: key.to_owned(), what: finding.to_string() }),
+        None => Ok(()),
+    }
+}
+
+fn entries(layout: &Layout, digests: &[[u8; 32]]) -> Vec<ArchiveEntry> {
+    let entry = |(number, digest): (usize, &[u8; 32])| {
+        let location = layout.entry_location(number);
+        ArchiveEntry {
+            name: layout.name(number).to_owned(),
+            size: location.size,
+            sha256: hex::encode(digest),
+            first_frame: location.first_frame,
+            raw_offset: location.raw_offset,
+        }
+    };
+    digests.iter().enumerate().map(entry).collect()
+}
+
+async fn unless_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Error> {
+    cancel.run_until_cancelled(work).await.ok_or(Error::Cancelled)
 }

@@ -1,0 +1,187 @@
+//! Making the object out of its parts: what the store has is compared first, and an answer that is lost is found out about.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    error::Error,
+    retry::Attempts,
+    store::{MultipartStore, ObjectInfo, StoreError, StoreErrorKind, StoredPart, UploadRef, Whole},
+    upload::UploadOptions,
+};
+
+/// The object could not be made.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) error: Error,
+    /// Whether the upload is certainly not the object yet, so that it should be aborted.
+    pub(super) abort: bool,
+}
+
+/// Compares the store's parts with `sent`, then completes the upload and looks at what came of it.
+pub(super) async fn finish<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    sent: Vec<StoredPart>,
+    mut whole: Whole,
+    options: &UploadOptions,
+) -> Result<ObjectInfo, Unfinished> {
+    let parts =
+        review(store, upload, sent, options).await.map_err(|error| Unfinished { error, abort: true })?;
+    whole.checked_by_store = parts.iter().all(|part| part.crc64nvme.is_some());
+    complete(store, upload, &parts, whole, options).await
+}
+
+/// The parts as the store lists them, with its checksums, once they are equal to what was sent.
+async fn review<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    sent: Vec<StoredPart>,
+    options: &UploadOptions,
+) -> Result<Vec<StoredPart>, Error> {
+    let key = || upload.key.clone();
+    let mut attempts =
+        Attempts::new(options.retry, &options.progress, format!("list the parts of {}", upload.key));
+    let listed = loop {
+        match store.list_parts(upload).await {
+            Ok(listed) => break listed,
+            Err(error) if attempts.again(&error).await => {}
+            Err(source) => return Err(Error::ListParts { key: key(), source }),
+        }
+    };
+    let mut listed: BTreeMap<u32, StoredPart> = listed.into_iter().map(|part| (part.number, part)).collect();
+    let mut parts = Vec::with_capacity(sent.len());
+    for ours in sent {
+        let differs = |what: String| Error::PartDiffers { key: key(), part: ours.number, what };
+        let Some(theirs) = listed.remove(&ours.number) else {
+            return Err(differs("the store does not list it".to_owned()));
+        };
+        if theirs.size != ours.size {
+            return Err(differs(format!("{} bytes, not {}", theirs.size, ours.size)));
+        }
+        if theirs.crc64nvme.is_some_and(|crc| Some(crc) != ours.crc64nvme) {
+            return Err(differs("its CRC-64/NVME is another one".to_owned()));
+        }
+        parts.push(StoredPart { number: ours.number, ..theirs });
+    }
+    match listed.into_keys().next() {
+        Some(part) => Err(Error::PartDiffers {
+            key: key(),
+            part,
+            what: "the store lists it, but it was never sent".to_owned(),
+        }),
+        None => Ok(parts),
+    }
+}
+
+async fn complete<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    parts: &[StoredPart],
+    whole: Whole,
+    options: &UploadOptions,
+) -> Result<ObjectInfo, Unfinished> {
+    let key = || upload.key.clone();
+    let mut attempts = Attempts::new(options.retry, &options.progress, format!("complete {}", upload.key));
+    // Once an answer was lost, the object may exist although the store says that the upload does not.
+    let mut in_doubt = false;
+    loop {
+        let error = match store.complete(upload, parts, whole).await {
+            Ok(()) => return confirm(store, upload, whole, options).await,
+            Err(error) => error,
+        };
+        let maybe_done = is_ambiguous(&error);
+        in_doubt |= maybe_done;
+        if !in_doubt {
+            return Err(Unfinished { error: Error::Complete { key: key(), source: error }, abort: true });
+        }
+        match look(store, upload, options).await {
+            Ok(Some(info)) => match difference(&info, whole, &options.metadata) {
+                None => {
+                    tracing::info!(key = upload.key, %error, "the upload was completed although the store said otherwise");
+                    return Ok(info);
+                }
+                Some(what) => {
+                    return Err(Unfinished { error: Error::KeyTaken { key: key(), what }, abort: true });
+                }
+            },
+            Ok(None) if attempts.again(&error).await => {}
+            // A refusal, or no attempt left; and there is no object.
+            Ok(None) => {
+                return Err(Unfinished { error: Error::Complete { key: key(), source: error }, abort: true });
+            }
+            Err(source) => {
+                tracing::warn!(key = upload.key, error = %source, "cannot see whether the upload was completed");
+                return Err(Unfinished {
+                    error: Error::Complete { key: key(), source: error },
+                    abort: false,
+                });
+            }
+        }
+    }
+}
+
+/// Whether a call that ended so may have made the object, now or earlier.
+fn is_ambiguous(error: &StoreError) -> bool {
+    match error.kind {
+        StoreErrorKind::Transient
+        | StoreErrorKind::Throttled
+        | StoreErrorKind::PreconditionFailed
+        | StoreErrorKind::NoSuchUpload => true,
+        StoreErrorKind::NoSuchKey
+        | StoreErrorKind::NoSuchBucket
+        | StoreErrorKind::AccessDenied
+        | StoreErrorKind::OutOfRange
+        | StoreErrorKind::BadDigest
+        | StoreErrorKind::Refused => false,
+    }
+}
+
+/// Looks at an object that the store says it has made.
+async fn confirm<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    whole: Whole,
+    options: &UploadOptions,
+) -> Result<ObjectInfo, Unfinished> {
+    let key = upload.key.clone();
+    let error = match look(store, upload, options).await {
+        Ok(Some(info)) => match difference(&info, whole, &options.metadata) {
+            None => return Ok(info),
+            Some(what) => Error::ObjectDiffers { key, what },
+        },
+        Ok(None) => Error::ObjectMissing { key },
+        Err(source) => Error::Head { key, source },
+    };
+    Err(Unfinished { error, abort: false })
+}
+
+async fn look<S: MultipartStore>(
+    store: &S,
+    upload: &UploadRef,
+    options: &UploadOptions,
+) -> Result<Option<ObjectInfo>, StoreError> {
+    let mut attempts = Attempts::new(options.retry, &options.progress, format!("look at {}", upload.key));
+    loop {
+        match store.head(&upload.key, None).await {
+            Ok(found) => return Ok(found),
+            Err(error) if attempts.again(&error).await => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// In what an object is not the one that was sent; `None` if it is.
+fn difference(info: &ObjectInfo, whole: Whole, metadata: &[(String, String)]) -> Option<String> {
+    if info.size != whole.size {
+        return Some(format!("{} bytes, not {}", info.size, whole.size));
+    }
+    if let Some(crc) = info.crc64nvme.filter(|crc| *crc != whole.crc64nvme) {
+        return Some(format!("CRC-64/NVME {crc}, not {}", whole.crc64nvme));
+    }
+    // Metadata travels as headers, whose names have no case.
+    let stored = |name: &str| {
+        info.metadata.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    };
+    let other = metadata.iter().find(|(name, value)| stored(name) != Some(value));
+    other.map(|(name, value)| format!("its metadata `{name}` is {:?}, not {value:?}", stored(name)))
+}

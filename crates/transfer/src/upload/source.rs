@@ -1,0 +1,146 @@
+//! The sources of an upload: opened when their turn comes, read by position, and watched for changes.
+
+use std::{
+    collections::HashMap,
+    fs::Metadata,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use fs_err::File;
+
+use crate::{
+    error::Error,
+    upload::{Content, Source},
+};
+
+/// All sources, shared by the threads that read them.
+#[derive(Debug)]
+pub(super) struct Sources {
+    sources: Vec<Source>,
+    stamps: Vec<Option<Stamp>>,
+    open: Mutex<HashMap<usize, Arc<File>>>,
+}
+
+/// What identifies a file's content without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+impl Sources {
+    /// Looks at every source: files must be regular and have the size that was announced.
+    pub(super) fn prepare(sources: Vec<Source>) -> Result<Self, Error> {
+        let stamps = sources.iter().map(look_at).collect::<Result<_, _>>()?;
+        Ok(Self { sources, stamps, open: Mutex::default() })
+    }
+
+    pub(super) fn get(&self, entry: usize) -> &Source {
+        &self.sources[entry]
+    }
+
+    /// Fills `into` with the bytes of `entry` from `offset` on.
+    pub(super) fn read(&self, entry: usize, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+        let path = match &self.sources[entry].content {
+            Content::Bytes(bytes) => {
+                // The sizes were compared when the sources were prepared.
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                into.copy_from_slice(&bytes[start..start + into.len()]);
+                return Ok(());
+            }
+            Content::File(path) => path,
+        };
+        let file = self.file(entry, path)?;
+        let mut done = 0;
+        while done < into.len() {
+            let position = offset + done as u64;
+            match file.file().read_at(&mut into[done..], position) {
+                Ok(0) => return Err(changed(path, format!("it ends at byte {position}"))),
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(Error::SourceRead { path: path.clone(), offset: position, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a source whose bytes have all been read, and makes sure that it did not change in the meantime.
+    pub(super) fn finish(&self, entry: usize) -> Result<(), Error> {
+        let Content::File(path) = &self.sources[entry].content else { return Ok(()) };
+        let file = self.file(entry, path)?;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry);
+        self.compare(entry, path, &file)
+    }
+
+    fn file(&self, entry: usize, path: &Path) -> Result<Arc<File>, Error> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(&entry) {
+            return Ok(Arc::clone(file));
+        }
+        let file = File::open(path).map_err(|source| Error::SourceOpen { path: path.to_owned(), source })?;
+        self.compare(entry, path, &file)?;
+        let file = Arc::new(file);
+        open.insert(entry, Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn compare(&self, entry: usize, path: &Path, file: &File) -> Result<(), Error> {
+        let metadata =
+            file.metadata().map_err(|source| Error::SourceOpen { path: path.to_owned(), source })?;
+        let (now, then) = (Stamp::of(&metadata), self.stamps[entry]);
+        match then {
+            Some(then) if then.size != now.size => {
+                Err(changed(path, format!("it had {} bytes and has {}", then.size, now.size)))
+            }
+            Some(then) if (then.device, then.inode) != (now.device, now.inode) => {
+                Err(changed(path, "another file has its name".to_owned()))
+            }
+            Some(then) if then != now => Err(changed(path, "it was written to".to_owned())),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn look_at(source: &Source) -> Result<Option<Stamp>, Error> {
+    let announced = source.entry.size;
+    match &source.content {
+        Content::Bytes(bytes) if bytes.len() as u64 == announced => Ok(None),
+        Content::Bytes(bytes) => {
+            let what = format!("{} bytes in memory were announced as {announced}", bytes.len());
+            Err(changed(Path::new(&source.entry.name), what))
+        }
+        Content::File(path) => {
+            let open = |source| Error::SourceOpen { path: path.clone(), source };
+            let metadata = fs_err::metadata(path).map_err(open)?;
+            if !metadata.is_file() {
+                return Err(changed(path, "it is not a regular file".to_owned()));
+            }
+            if metadata.len() != announced {
+                return Err(changed(path, format!("it had {announced} bytes and has {}", metadata.len())));
+            }
+            Ok(Some(Stamp::of(&metadata)))
+        }
+    }
+}
+
+fn changed(path: &Path, what: String) -> Error {
+    Error::SourceChanged { path: path.to_owned(), what }
+}

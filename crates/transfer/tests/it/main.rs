@@ -1,0 +1,14 @@
+//! The transfer as a whole, over the memory store: what goes up comes down, and everything that goes wrong has a name.
+//!
+//! Frames and parts are 64 KiB here, so that a small archive has many of both.
+
+mod support;
+
+mod conformance;
+mod damage;
+mod faults;
+mod golden;
+mod hostile;
+mod restoring;
+mod round_trip;
+mod sources;
