@@ -110,7 +110,7 @@ pub(super) fn read_archive(reader: impl Read) -> Result<Contents, ApiError> {
     }
     let missing = |name: &str| {
         ApiError::service(format!(
-            "Failed to read {name} of the snapshot: No such file or directory (os error 2)"
+            "File IO error: failed to open file `{name}`: No such file or directory (os error 2)"
         ))
     };
     let mut take = |name: &str| files.remove(name).ok_or_else(|| missing(name));
@@ -131,7 +131,7 @@ pub(super) fn read_archive(reader: impl Read) -> Result<Contents, ApiError> {
 }
 
 fn malformed(error: io::Error) -> ApiError {
-    ApiError::service(format!("Malformed tar archive: {error}"))
+    ApiError::service(format!("File IO error: Malformed tar archive, reached unknown entry: {error}"))
 }
 
 pub(super) fn encode_points(points: &Points) -> Vec<u8> {

@@ -90,6 +90,16 @@ impl Inner {
             .collect()
     }
 
+    /// Strict mode may forbid large answers.
+    pub(super) fn check_limit(&self, limit: usize) -> Result<(), ApiError> {
+        match self.config.strict("max_query_limit").and_then(Value::as_u64) {
+            Some(max) if len_u64(limit) > max => Err(ApiError::bad_request(format!(
+                "Limit exceeded {limit} > {max} for \"limit\". Help: Reduce the \"limit\" parameter to or below {max}."
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub(super) fn spec(&self, name: &str) -> Result<VectorSpec, ApiError> {
         self.specs
             .get(name)
@@ -167,7 +177,7 @@ impl Collection {
             "optimizer_status": self.optimizer_status(faults),
             "indexed_vectors_count": indexed_vectors(&inner, shard),
             "points_count": points,
-            "segments_count": 2,
+            "segments_count": 2 * inner.config.shards(),
             "config": inner.config.shown(),
             "payload_schema": schema,
             "update_queue": { "length": queue },
@@ -196,9 +206,8 @@ fn indexed_vectors(inner: &Inner, shard: &Shard) -> u64 {
         .sum();
     let kilobytes = len_u64(shard.points.len().saturating_mul(floats).saturating_mul(4)) / 1024;
     let threshold = inner.config.indexing_threshold_kb();
-    if threshold > 0 && kilobytes > threshold {
-        shard.points.values().map(|point| len_u64(point.vectors.len())).sum()
-    } else {
-        0
-    }
+    let dense_are = threshold > 0 && kilobytes > threshold;
+    // Sparse vectors are indexed from the first one on.
+    let counts = |vector: &Vector| dense_are || matches!(vector, Vector::Sparse(_));
+    shard.points.values().map(|point| len_u64(point.vectors.values().filter(|one| counts(one)).count())).sum()
 }

@@ -111,11 +111,11 @@ pub(super) async fn delete_index(ctx: Ctx) -> Handled {
     ok(&updated(number, wait))
 }
 
-/// Index calls go through the update queue like any write.
+/// Index calls go through the update queue like any write, as two operations: drop what does not fit, then build.
 fn count_operation(inner: &mut super::collection::Inner) -> Result<u64, ApiError> {
     let shard = inner.shard_mut("Update Index")?;
     shard.drain();
-    shard.op_num = shard.op_num.saturating_add(1);
+    shard.op_num = shard.op_num.saturating_add(2);
     Ok(shard.op_num)
 }
 

@@ -183,6 +183,14 @@ impl Config {
         &self.uuid
     }
 
+    /// How many shards it would have; with custom sharding none, until shard keys are made.
+    pub(super) fn shards(&self) -> u64 {
+        if self.custom_sharding() {
+            return 0;
+        }
+        self.params.get("shard_number").and_then(Value::as_u64).unwrap_or(1)
+    }
+
     pub(super) fn custom_sharding(&self) -> bool {
         self.params.get("sharding_method").and_then(Value::as_str) == Some("custom")
     }
@@ -198,13 +206,17 @@ impl Config {
         self.optimizer_config.get("indexing_threshold").and_then(Value::as_u64).unwrap_or(10_000)
     }
 
-    /// The wording of the compatibility check of a recover.
+    fn param(&self, name: &str) -> &Value {
+        self.params.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// What a recovery into an existing collection compares: dense vectors and the number of shards.
     pub(super) fn check_recoverable_from(&self, snapshot: &Self) -> Result<(), ApiError> {
         for (name, what) in [("vectors", "vectors"), ("shard_number", "shard number")] {
-            let (here, there) = (self.params.get(name), snapshot.params.get(name));
+            let (here, there) = (self.param(name), snapshot.param(name));
             if here != there {
                 return Err(ApiError::bad_input(format!(
-                    "Snapshot is not compatible with existing collection: Collection {what}: {here:?} Snapshot {what}: {there:?}"
+                    "Snapshot is not compatible with existing collection: Collection {what}: {here} Snapshot {what}: {there}"
                 )));
             }
         }
@@ -231,7 +243,8 @@ fn dense(params: &Map<String, Value>) -> Result<VectorSpec, ApiError> {
             ApiError::format("JSON body", "data did not match any variant of untagged enum VectorsConfig")
         })?;
     let multi = params.get("multivector_config").is_some_and(Value::is_object);
-    Ok(VectorSpec::Dense { size, distance, multi })
+    let half = params.get("datatype").and_then(Value::as_str) == Some("float16");
+    Ok(VectorSpec::Dense { size, distance, multi, half })
 }
 
 fn unknown_vector(name: &str) -> ApiError {

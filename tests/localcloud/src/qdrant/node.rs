@@ -27,6 +27,7 @@ pub(super) struct Settings {
     pub(super) snapshot_bytes_per_second: Option<u64>,
     pub(super) wal_bytes: u64,
     pub(super) background_replay: bool,
+    pub(super) grey_after_restart: bool,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +110,15 @@ impl Node {
     /// A collection by its name or alias.
     pub(super) fn collection(&self, name: &str) -> Result<Arc<Collection>, ApiError> {
         self.catalog(|catalog| catalog.get(name).cloned()).ok_or_else(|| missing(name))
+    }
+
+    /// One entry per collection, and per name that a snapshot or recovery was asked for.
+    pub(super) fn snapshot_counters(&self) -> BTreeMap<String, SnapshotCounters> {
+        let mut counters = lock(&self.snapshot_counters).clone();
+        for collection in self.collections() {
+            counters.entry(collection.name.clone()).or_default();
+        }
+        counters
     }
 
     pub(super) fn collections(&self) -> Vec<Arc<Collection>> {

@@ -3,10 +3,10 @@
 use super::archive::{decode_points, encode_points};
 use super::collection::Collection;
 use super::config::Config;
+use super::mix;
 use super::node::{Catalog, Node, temp_dir};
 use super::reply::ApiError;
 use super::shard::Shard;
-use super::{len_u64, mix};
 use anyhow::Context as _;
 use fs_err as fs;
 use serde_json::{Value, json};
@@ -129,7 +129,6 @@ fn load_collection(storage: &Path, name: &str) -> anyhow::Result<Arc<Collection>
     } else if points.exists() {
         let points = decode_points(&fs::read(points)?)?;
         let op_num: u64 = fs::read_to_string(dir.join("op_num"))?.trim().parse()?;
-        collection.set_grey(len_u64(points.len()) > 0);
         inner.replace_shard(Shard::new(points, op_num));
     }
     drop(inner);

@@ -13,11 +13,11 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Points one by one, or in columns.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Upsert {
-    Points { points: Vec<PointBody> },
-    Batch { batch: Batch },
+struct UpsertBody {
+    points: Option<Vec<PointBody>>,
+    batch: Option<Batch>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +63,7 @@ impl Vectors {
 
 pub(super) async fn upsert(mut ctx: Ctx) -> Handled {
     let collection = ctx.node.collection(&ctx.collection()?)?;
-    let body: Upsert = ctx.json().await?;
+    let body: UpsertBody = ctx.json().await?;
     run(&ctx, &collection, upsert_op(&collection, body)?)
 }
 
@@ -73,13 +73,14 @@ pub(super) fn parse_upsert(collection: &Collection, body: Value) -> Result<Op, A
     upsert_op(collection, body)
 }
 
-fn upsert_op(collection: &Collection, body: Upsert) -> Result<Op, ApiError> {
-    let points = match body {
-        Upsert::Points { points } => points
+fn upsert_op(collection: &Collection, body: UpsertBody) -> Result<Op, ApiError> {
+    let points = match (body.points, body.batch) {
+        (Some(points), _) => points
             .into_iter()
             .map(|point| (point.id, point.vector.map(Vectors::by_name).unwrap_or_default(), point.payload))
             .collect(),
-        Upsert::Batch { batch } => unbatch(batch)?,
+        (None, Some(batch)) => unbatch(batch)?,
+        (None, None) => return Err(ApiError::format("JSON body", "Invalid PointInsertOperations format")),
     };
     let inner = collection.read();
     let max = inner.config.strict("upsert_max_batchsize").and_then(Value::as_u64);

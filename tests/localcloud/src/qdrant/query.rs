@@ -20,6 +20,9 @@ const OVERLOOKED_PER_MILLE: u64 = 12;
 /// `hnsw_ef` from which on nothing is overlooked.
 const EF_FINDS_ALL: u64 = 512;
 
+/// The score of points that are not ranked; their version is not told either.
+const UNRANKED: f32 = 1.0;
+
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Params {
     exact: Option<bool>,
@@ -139,11 +142,14 @@ fn run<'a>(inner: &'a Inner, body: &QueryBody) -> Result<Vec<Scored<'a>>, ApiErr
     if limit == 0 {
         return Err(ApiError::validation("JSON body", "limit: value 0 invalid, must be 1 or larger"));
     }
+    inner.check_limit(limit)?;
     let points = &inner.shard("query")?.points;
     let filter = body.filter.clone().unwrap_or_default();
     let using = body.using.clone().unwrap_or_default();
-    let mut ranked = match Query::parse(body.query.as_ref())? {
-        Query::All => candidates(points, &filter).map(|(id, point)| (id, point, 0.0)).collect(),
+    let query = Query::parse(body.query.as_ref())?;
+    let ranks = matches!(query, Query::Nearest(_));
+    let mut ranked = match query {
+        Query::All => candidates(points, &filter).map(|(id, point)| (id, point, UNRANKED)).collect(),
         Query::Random => random(points, &filter),
         Query::Nearest(Near::Vector(vector)) => {
             let vector = inner.spec(&using)?.prepare(vector)?;
@@ -167,7 +173,7 @@ fn run<'a>(inner: &'a Inner, body: &QueryBody) -> Result<Vec<Scored<'a>>, ApiErr
         .skip(offset)
         .map(|(id, point, score)| Scored {
             id,
-            version: point.version,
+            version: if ranks { point.version } else { 0 },
             score,
             payload: body.with_payload.as_ref().and_then(|with| with.of(point)),
             vector: body.with_vector.as_ref().and_then(|with| with.of(point)),
@@ -197,9 +203,7 @@ impl Query {
         }
         match query.get("sample") {
             Some(sample) if sample == "random" => Ok(Self::Random),
-            Some(other) => {
-                Err(ApiError::format("JSON body", format!("unknown variant `{other}`, expected `random`")))
-            }
+            Some(_) => Err(no_query()),
             None => Near::parse(query).map(Self::Nearest),
         }
     }
@@ -210,10 +214,14 @@ impl Near {
         if let Some(id) = PointId::parse(value) {
             return Ok(Self::Point(id));
         }
-        serde_json::from_value(value.clone()).map(Self::Vector).map_err(|_untold: serde_json::Error| {
-            ApiError::format("JSON body", "data did not match any variant of untagged enum QueryInterface")
-        })
+        serde_json::from_value(value.clone())
+            .map(Self::Vector)
+            .map_err(|_untold: serde_json::Error| no_query())
     }
+}
+
+fn no_query() -> ApiError {
+    ApiError::format("JSON body", "Expected some form of vector, id, or a type of query")
 }
 
 /// Which points a search can reach.
@@ -257,7 +265,7 @@ fn random<'a>(points: &'a BTreeMap<PointId, Point>, filter: &Filter) -> Ranked<'
     let mut all: Ranked<'a> = points
         .iter()
         .filter(|(id, point)| filter.matches(**id, point))
-        .map(|(id, point)| (*id, point, 0.0))
+        .map(|(id, point)| (*id, point, UNRANKED))
         .collect();
     all.sort_by_key(|(id, _, _)| mix(id.seed() ^ salt));
     all

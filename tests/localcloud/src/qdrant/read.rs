@@ -84,19 +84,16 @@ struct Record<'a> {
 }
 
 const ALL_PAYLOAD: WithPayload = WithPayload::All(true);
+const NO_PAYLOAD: WithPayload = WithPayload::All(false);
 const NO_VECTOR: WithVector = WithVector::All(false);
 
 fn record<'a>(
     id: PointId,
     point: &'a Point,
-    payload: Option<&WithPayload>,
+    payload: &WithPayload,
     vector: Option<&WithVector>,
 ) -> Record<'a> {
-    Record {
-        id,
-        payload: payload.unwrap_or(&ALL_PAYLOAD).of(point),
-        vector: vector.unwrap_or(&NO_VECTOR).of(point),
-    }
+    Record { id, payload: payload.of(point), vector: vector.unwrap_or(&NO_VECTOR).of(point) }
 }
 
 #[derive(Deserialize)]
@@ -107,7 +104,7 @@ struct RetrieveBody {
     with_vector: Option<WithVector>,
 }
 
-/// `POST /points`: what exists of what was asked, in no promised order.
+/// `POST /points`: what exists of what was asked. Without a word about payloads there are none, unlike in a scroll.
 pub(super) async fn retrieve(mut ctx: Ctx) -> Handled {
     let collection = ctx.node.collection(&ctx.collection()?)?;
     let body: RetrieveBody = ctx.json().await?;
@@ -117,7 +114,10 @@ pub(super) async fn retrieve(mut ctx: Ctx) -> Handled {
         .ids
         .iter()
         .filter_map(|id| points.get(id).map(|point| (id, point)))
-        .map(|(id, point)| record(*id, point, body.with_payload.as_ref(), body.with_vector.as_ref()))
+        .map(|(id, point)| {
+            let payload = body.with_payload.as_ref().unwrap_or(&NO_PAYLOAD);
+            record(*id, point, payload, body.with_vector.as_ref())
+        })
         .collect();
     ok(&found)
 }
@@ -133,7 +133,7 @@ pub(super) async fn get(ctx: Ctx) -> Handled {
         .points
         .get(&id)
         .ok_or_else(|| ApiError::not_found(format!("Point with id {id} does not exists!")))?;
-    ok(&record(id, point, None, Some(&WithVector::All(true))))
+    ok(&record(id, point, &ALL_PAYLOAD, Some(&WithVector::All(true))))
 }
 
 #[derive(Deserialize)]
@@ -155,9 +155,13 @@ pub(super) async fn scroll(mut ctx: Ctx) -> Handled {
     }
     let limit = body.limit.unwrap_or(10);
     if limit == 0 {
-        return Err(ApiError::validation("JSON body", "limit: value 0 invalid, must be 1 or larger"));
+        return Err(ApiError::validation(
+            "JSON body",
+            "scroll_request.limit: value 0 invalid, must be 1 or larger",
+        ));
     }
     let inner = collection.read();
+    inner.check_limit(limit)?;
     let points = &inner.shard("Scroll")?.points;
     let from = body.offset.unwrap_or(PointId::Num(0));
     let matching =
@@ -172,7 +176,10 @@ pub(super) async fn scroll(mut ctx: Ctx) -> Handled {
     let page = Page {
         points: found
             .into_iter()
-            .map(|(id, point)| record(id, point, body.with_payload.as_ref(), body.with_vector.as_ref()))
+            .map(|(id, point)| {
+                let payload = body.with_payload.as_ref().unwrap_or(&ALL_PAYLOAD);
+                record(id, point, payload, body.with_vector.as_ref())
+            })
             .collect(),
         next_page_offset: next,
     };

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fs_err as fs;
 use http::header;
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,8 @@ const REPLAY_EACH: Duration = Duration::from_millis(5);
 
 #[derive(Deserialize)]
 struct Body {
-    location: String,
+    #[serde(deserialize_with = "parse_url")]
+    location: Url,
     priority: Option<Priority>,
     checksum: Option<String>,
     api_key: Option<String>,
@@ -41,6 +42,11 @@ enum Priority {
     NoSync,
     Snapshot,
     Replica,
+}
+
+fn parse_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Url::parse(&text).map_err(|error| de::Error::custom(format!("{error}: {text:?}")))
 }
 
 enum Source {
@@ -58,11 +64,10 @@ pub(super) async fn recover(mut ctx: Ctx) -> Handled {
     let wait = ctx.flag("wait", true)?;
     let body: Body = ctx.json().await?;
     check_checksum(body.checksum.as_deref(), "JSON body")?;
-    let url = Url::parse(&body.location).map_err(|error| ApiError::format("JSON body", error.to_string()))?;
     match body.priority {
         None | Some(Priority::NoSync | Priority::Snapshot | Priority::Replica) => {}
     }
-    let source = Source::Url { url, api_key: body.api_key };
+    let source = Source::Url { url: body.location, api_key: body.api_key };
     start(ctx.node, name, source, body.checksum, wait).await
 }
 
@@ -133,7 +138,13 @@ fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
 fn check_checksum(checksum: Option<&str>, part: &str) -> Result<(), ApiError> {
     match checksum {
         Some(text) if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            Err(ApiError::validation(part, format!("checksum: value {text} invalid, must be a SHA-256 hash")))
+            Err(ApiError::validation(
+                part,
+                format!(
+                    "checksum: Validation error: invalid_sha256_hash [{{\"length\": Number({}), \"expected_length\": Number(64), \"value\": String({text:?})}}]",
+                    text.len()
+                ),
+            ))
         }
         Some(_) | None => Ok(()),
     }
@@ -307,15 +318,16 @@ fn allowed_path(url: &Url, snapshots_dir: &Path) -> Result<PathBuf, ApiError> {
 
 async fn download(url: Url, api_key: Option<String>) -> Result<Bytes, ApiError> {
     let failed =
-        |error: reqwest::Error| ApiError::bad_request(format!("Failed to download snapshot: {error}"));
-    let mut request = reqwest::Client::new().get(url.clone());
+        |error: reqwest::Error| ApiError::bad_input(format!("Failed to download tar from {url}: {error}"));
+    let client = reqwest::Client::builder().no_proxy().build().map_err(failed)?;
+    let mut request = client.get(url.clone());
     if let Some(key) = api_key {
         request = request.header("api-key", key);
     }
     let response = request.send().await.map_err(failed)?;
     if !response.status().is_success() {
-        return Err(ApiError::bad_request(format!(
-            "Failed to download snapshot from {url}: status - {}",
+        return Err(ApiError::bad_input(format!(
+            "Failed to download tar from {url}: status - {}",
             response.status()
         )));
     }

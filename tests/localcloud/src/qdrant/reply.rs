@@ -36,6 +36,18 @@ pub(super) fn text(status: StatusCode, body: &str) -> Response {
     response
 }
 
+/// A refusal without a content type, as the authentication layer answers.
+pub(super) fn bare(status: StatusCode, body: &'static str) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response
+}
+
+/// An error outside the envelope: streams and early refusals answer like this.
+pub(super) fn plain(error: &ApiError) -> Response {
+    text(error.status, &error.message)
+}
+
 /// An error as the REST API words it.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {

@@ -1,6 +1,6 @@
 //! Routes, and what surrounds every one of them: the key, the call log, the counters, the envelope.
 
-use super::reply::{Outcome, respond, text};
+use super::reply::{Outcome, bare, plain, respond};
 use super::request::{Ctx, parse_query};
 use super::service::Call;
 use super::{aliases, collections, points, query, read, recover, reply, service, snapshots, telemetry};
@@ -29,6 +29,8 @@ enum Access {
     Write,
     /// The read-write key, but with `wait=false` the refusal is only logged.
     WriteJob,
+    /// The read-write key, looked at before the body is.
+    WriteEarly,
 }
 
 type Handler = fn(Ctx) -> BoxFuture<'static, Handled>;
@@ -95,8 +97,8 @@ const ROUTES: [Route; 40] = [
     route!(PUT "/collections/{collection_name}/snapshots/recover" WriteJob recover::recover),
 ];
 
-/// Refuses before it reads the body, unlike the other jobs.
-const UPLOAD: Route = route!(POST "/collections/{collection_name}/snapshots/upload" Write recover::upload);
+const UPLOAD: Route =
+    route!(POST "/collections/{collection_name}/snapshots/upload" WriteEarly recover::upload);
 
 pub(super) fn build(node: &Arc<Node>) -> Router {
     let mut router = Router::new();
@@ -115,6 +117,10 @@ pub(super) fn build(node: &Arc<Node>) -> Router {
 }
 
 async fn serve(node: Arc<Node>, route: Route, params: Option<RawPathParams>, request: Request) -> Response {
+    if request.method() == Method::HEAD {
+        // Only here does a GET route take these too.
+        return nowhere(&node, &request);
+    }
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
@@ -130,9 +136,15 @@ async fn serve(node: Arc<Node>, route: Route, params: Option<RawPathParams>, req
     let response = match admit(&node, route.access, &ctx) {
         Ok(true) => respond((route.handler)(ctx).await, started),
         Ok(false) => respond(Ok(Outcome::Accepted), started),
-        Err(Refused::Unauthorized(why)) => Some(text(StatusCode::UNAUTHORIZED, why)),
+        Err(Refused::Unauthorized(why)) => Some(bare(StatusCode::UNAUTHORIZED, why)),
         Err(Refused::Forbidden) => {
-            respond(Err(reply::ApiError::forbidden("Global manage access is required")), started)
+            let error = reply::ApiError::forbidden("Global manage access is required");
+            // An upload is refused before its body is read, and outside the envelope.
+            if route.access == Access::WriteEarly {
+                Some(plain(&error))
+            } else {
+                respond(Err(error), started)
+            }
         }
     };
     let Some(response) = response else {
@@ -148,12 +160,14 @@ async fn serve(node: Arc<Node>, route: Route, params: Option<RawPathParams>, req
 
 /// There is no such route: 404 for whoever has a key, 401 for everybody else.
 fn nowhere(node: &Node, request: &Request) -> Response {
+    let started = Instant::now();
     let query = request.uri().query().unwrap_or_default();
     let number = node.calls.begin(call(request.method(), request.uri().path(), query, ""));
     let response = match identify(node, request.headers()) {
         Ok(_) => StatusCode::NOT_FOUND.into_response(),
-        Err(why) => text(StatusCode::UNAUTHORIZED, why),
+        Err(why) => bare(StatusCode::UNAUTHORIZED, why),
     };
+    node.counters.rest(request.method().as_str(), "unknown", response.status().as_u16(), started.elapsed());
     node.calls.end(number, response.status().as_u16());
     response
 }
@@ -182,7 +196,7 @@ fn admit(node: &Node, access: Access, ctx: &Ctx) -> Result<bool, Refused> {
     let waits = ctx.query.get("wait").is_none_or(|wait| wait != "false");
     match (key, access) {
         (Key::ReadOnly, Access::WriteJob) if !waits => Ok(false),
-        (Key::ReadOnly, Access::Write | Access::WriteJob) => Err(Refused::Forbidden),
+        (Key::ReadOnly, Access::Write | Access::WriteJob | Access::WriteEarly) => Err(Refused::Forbidden),
         (Key::ReadWrite, _) | (Key::ReadOnly, Access::Open | Access::Read) => Ok(true),
     }
 }

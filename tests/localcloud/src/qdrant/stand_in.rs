@@ -47,6 +47,8 @@ pub struct QdrantOptions {
     pub startup_delay: Duration,
     /// After a recovery the tail of the data is replayed in the background, as in 1.17.0 to 1.18.3.
     pub background_replay: bool,
+    /// After a restart collections with points are grey until something is written, as when optimizations are pending.
+    pub grey_after_restart: bool,
     /// The port on the loopback; 0 picks a free one.
     pub port: u16,
 }
@@ -64,6 +66,7 @@ impl Default for QdrantOptions {
             wal_bytes: 0,
             startup_delay: Duration::ZERO,
             background_replay: false,
+            grey_after_restart: false,
             port: 0,
         }
     }
@@ -105,6 +108,7 @@ impl QdrantStandIn {
             snapshot_bytes_per_second: options.snapshot_bytes_per_second,
             wal_bytes: options.wal_bytes,
             background_replay: options.background_replay,
+            grey_after_restart: options.grey_after_restart,
         };
         fs::create_dir_all(&settings.storage_dir)?;
         fs::create_dir_all(&settings.snapshots_dir)?;
@@ -137,6 +141,12 @@ impl QdrantStandIn {
         if let Some(why) = self.faults.recovery_mode() {
             for collection in node.collections() {
                 collection.write().hide(&why);
+            }
+        }
+        if self.settings.grey_after_restart {
+            for collection in node.collections() {
+                let points = collection.read().shard("").map_or(0, |shard| shard.points.len());
+                collection.set_grey(points > 0);
             }
         }
         *lock(&self.current) = Some(Arc::clone(&node));
@@ -287,10 +297,12 @@ async fn connection(stream: TcpStream, router: TowerToHyperService<axum::Router>
         }
         let answer = router.call(request);
         async move {
-            let response: Response = match answer.await {
+            let mut response: Response = match answer.await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
+            // An unknown method is an unknown route there, and nothing is said about others.
+            response.headers_mut().remove(http::header::ALLOW);
             if response.extensions().get::<DropConnection>().is_some() {
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
             }

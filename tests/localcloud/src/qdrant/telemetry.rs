@@ -1,7 +1,6 @@
 //! `/metrics` and `/telemetry`.
 
 use super::collection::Collection;
-use super::lock;
 use super::node::Node;
 use super::reply::{ApiError, Handled, Outcome, ok, text};
 use super::request::Ctx;
@@ -113,6 +112,28 @@ fn collection_metrics(node: &Node, out: &mut Exposition) {
         "gauge",
         collections.iter().map(|one| vectors_by_name(one).values().sum::<u64>()).sum(),
     );
+    let by_name: Vec<(String, String)> = collections
+        .iter()
+        .flat_map(|one| {
+            vectors_by_name(one).into_iter().map(|(name, count)| {
+                (format!("{},{}", label("collection", &one.name), label("vector", &name)), count.to_string())
+            })
+        })
+        .collect();
+    out.family("collection_vectors", "amount of vectors grouped by vector name", "gauge", &by_name);
+    let active = u64::from(collections.iter().any(|one| one.read().shard("").is_ok()));
+    out.single(
+        "collection_active_replicas_min",
+        "minimum number of active replicas across all shards",
+        "gauge",
+        active,
+    );
+    out.single(
+        "collection_active_replicas_max",
+        "maximum number of active replicas across all shards",
+        "gauge",
+        active,
+    );
     out.family(
         "collection_running_optimizations",
         "number of currently running optimization tasks per collection",
@@ -132,7 +153,7 @@ fn collection_metrics(node: &Node, out: &mut Exposition) {
         "gauge",
         super::len_u64(dead),
     );
-    let snapshots = lock(&node.snapshot_counters).clone();
+    let snapshots = node.snapshot_counters();
     let per_snapshot = |value: &dyn Fn(&super::service::SnapshotCounters) -> u64| -> Vec<(String, String)> {
         snapshots.iter().map(|(id, counters)| (label("id", id), value(counters).to_string())).collect()
     };
@@ -234,7 +255,8 @@ pub(super) async fn telemetry(ctx: Ctx) -> Handled {
             .map(|one| if level == 1 { aggregated(node, one) } else { full(node, one, level) })
             .collect();
         about.insert("collections".to_owned(), json!(described));
-        let snapshots: Vec<Value> = lock(&node.snapshot_counters)
+        let snapshots: Vec<Value> = node
+            .snapshot_counters()
             .iter()
             .map(|(id, counters)| {
                 json!({ "id": id, "running_snapshots": counters.creating,
@@ -247,7 +269,7 @@ pub(super) async fn telemetry(ctx: Ctx) -> Handled {
     let mut app = json!({
         "name": "qdrant",
         "version": node.settings.version,
-        "startup": node.started_at.to_string(),
+        "startup": node.started_at.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
     });
     if let (1.., Some(app)) = (level, app.as_object_mut()) {
         app.insert(
@@ -261,7 +283,7 @@ pub(super) async fn telemetry(ctx: Ctx) -> Handled {
         "id": node.process_id,
         "app": app,
         "collections": about,
-        "cluster": { "enabled": false },
+        "cluster": { "enabled": false, "resharding_enabled": false },
         "requests": {
             "rest": { "responses": by_call(node.counters.all_rest()) },
             "grpc": { "responses": by_call(node.counters.all_grpc()) },
@@ -278,57 +300,70 @@ fn aggregated(node: &Node, collection: &Collection) -> Value {
 }
 
 fn full(node: &Node, collection: &Collection, level: u64) -> Value {
-    let mut described = json!({
-        "id": collection.name,
-        "init_time_ms": 0,
-        "config": collection.read().config.shown(),
-    });
+    let mut config = collection.read().config.shown();
+    if let Some(config) = config.as_object_mut() {
+        config.insert("uuid".to_owned(), Value::Null);
+    }
+    let mut described = json!({ "id": collection.name, "init_time_ms": 0, "config": config });
     if let (3.., Some(described)) = (level, described.as_object_mut()) {
-        described.insert("shards".to_owned(), json!([shard(node, collection)]));
+        let count = collection.read().config.shards();
+        let shards: Vec<Value> = (0..count).map(|id| shard(node, collection, id)).collect();
+        described.insert("shards".to_owned(), json!(shards));
         described.insert("transfers".to_owned(), json!([]));
         described.insert("resharding".to_owned(), json!([]));
-        described.insert("shard_clean_tasks".to_owned(), json!({}));
     }
     described
 }
 
-fn shard(node: &Node, collection: &Collection) -> Value {
-    let queue = collection.queue_length(&node.faults);
-    let vectors = vectors_by_name(collection);
+/// All points are in the first shard.
+fn shard(node: &Node, collection: &Collection, id: u64) -> Value {
+    let queue = if id == 0 { collection.queue_length(&node.faults) } else { 0 };
+    let vectors = if id == 0 { vectors_by_name(collection) } else { BTreeMap::new() };
     let inner = collection.read();
     let local = match inner.shard("count") {
         Ok(shard) => json!({
             "variant_name": "local shard",
             "status": collection.status(&node.faults),
             "total_optimized_points": 0,
-            "num_points": super::len_u64(shard.points.len()).saturating_add(shard.double_counted()),
+            "num_points": if id == 0 {
+                super::len_u64(shard.points.len()).saturating_add(shard.double_counted())
+            } else {
+                0
+            },
             "num_vectors": vectors.values().sum::<u64>(),
             "num_vectors_by_name": vectors,
             "optimizations": {
                 "status": collection.optimizer_status(&node.faults),
-                "optimizations": { "count": 0, "fail_count": 0 },
+                "optimizations": { "count": 0, "total_duration_micros": 0 },
             },
+            "async_scorer": false,
             "update_queue": { "length": queue, "op_num": shard.op_num },
         }),
         Err(_) => json!({
             "variant_name": "dummy shard",
             "status": "green",
             "total_optimized_points": 0,
-            "optimizations": { "status": "ok", "optimizations": { "count": 0, "fail_count": 0 } },
+            "optimizations": { "status": "ok", "optimizations": { "count": 0 } },
         }),
     };
     let states = Map::from_iter([(node.peer_id.to_string(), json!("Active"))]);
-    json!({ "id": 0, "key": null, "local": local, "remote": [], "replicate_states": states })
+    json!({
+        "id": id, "key": null, "local": local, "remote": [], "replicate_states": states,
+        "partial_snapshot": {
+            "ongoing_create_snapshot_requests": 0, "is_recovering": false, "recovery_timestamp": 0,
+        },
+    })
 }
 
 fn by_call<S: ToString>(counters: BTreeMap<(String, S), Counted>) -> Value {
     let mut calls: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for ((call, status), counted) in counters {
         let micros = u64::try_from(counted.total.as_micros()).unwrap_or(u64::MAX);
-        calls
-            .entry(call)
-            .or_default()
-            .insert(status.to_string(), json!({ "count": counted.count, "total_duration_micros": micros }));
+        calls.entry(call).or_default().insert(
+            status.to_string(),
+            json!({ "count": counted.count, "avg_duration_micros": micros / counted.count.max(1),
+                    "total_duration_micros": micros }),
+        );
     }
     json!(calls)
 }

@@ -57,7 +57,7 @@ impl Distance {
 /// What a named vector of a collection is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum VectorSpec {
-    Dense { size: usize, distance: Distance, multi: bool },
+    Dense { size: usize, distance: Distance, multi: bool, half: bool },
     Sparse { idf: bool },
 }
 
@@ -72,24 +72,24 @@ impl VectorSpec {
     /// Checks a vector that comes in and brings it into the stored form: cosine vectors are normalised here, once.
     pub(super) fn prepare(self, vector: Vector) -> Result<Vector, ApiError> {
         match (self, vector) {
-            (Self::Dense { size, distance, multi: false }, Vector::Dense(values)) => {
+            (Self::Dense { size, distance, multi: false, half }, Vector::Dense(values)) => {
                 check_size(size, values.len())?;
-                Ok(Vector::Dense(normalise(distance, values)))
+                Ok(Vector::Dense(stored(distance, half, values)))
             }
-            (Self::Dense { size, distance, multi: true }, Vector::Multi(rows)) => {
+            (Self::Dense { size, distance, multi: true, half }, Vector::Multi(rows)) => {
                 let rows = rows
                     .into_iter()
                     .map(|row| {
                         check_size(size, row.len())?;
-                        Ok(normalise(distance, row))
+                        Ok(stored(distance, half, row))
                     })
                     .collect::<Result<_, ApiError>>()?;
                 Ok(Vector::Multi(rows))
             }
             // A single row is taken for a multivector of one.
-            (Self::Dense { size, distance, multi: true }, Vector::Dense(values)) => {
+            (Self::Dense { size, distance, multi: true, half }, Vector::Dense(values)) => {
                 check_size(size, values.len())?;
-                Ok(Vector::Multi(vec![normalise(distance, values)]))
+                Ok(Vector::Multi(vec![stored(distance, half, values)]))
             }
             (Self::Sparse { .. }, Vector::Sparse(sparse)) => {
                 if sparse.indices.len() != sparse.values.len() {
@@ -122,6 +122,12 @@ fn check_size(expected: usize, got: usize) -> Result<(), ApiError> {
     } else {
         Err(ApiError::bad_input(format!("Vector dimension error: expected dim: {expected}, got {got}")))
     }
+}
+
+/// `datatype: float16` keeps 16 bits of every number, from the moment it comes in.
+fn stored(distance: Distance, half: bool, values: Vec<f32>) -> Vec<f32> {
+    let values = normalise(distance, values);
+    if half { values.into_iter().map(|value| half::f16::from_f32(value).to_f32()).collect() } else { values }
 }
 
 /// Leaves zero vectors and vectors already of unit length untouched, so that a stored vector sent back is stored the same.
@@ -188,7 +194,7 @@ mod tests {
 
     #[test]
     fn cosine_is_normalised_once_and_only_once() {
-        let spec = VectorSpec::Dense { size: 2, distance: Distance::Cosine, multi: false };
+        let spec = VectorSpec::Dense { size: 2, distance: Distance::Cosine, multi: false, half: false };
         let once = spec.prepare(Vector::Dense(vec![3.0, 4.0])).unwrap();
         assert_eq!(once, Vector::Dense(vec![0.6, 0.8]));
         assert_eq!(spec.prepare(once.clone()).unwrap(), once);
@@ -216,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_vector_of_the_wrong_size_is_refused() {
-        let spec = VectorSpec::Dense { size: 4, distance: Distance::Dot, multi: false };
+        let spec = VectorSpec::Dense { size: 4, distance: Distance::Dot, multi: false, half: false };
         let error = spec.prepare(Vector::Dense(vec![1.0])).unwrap_err();
         assert_eq!(error.message, "Wrong input: Vector dimension error: expected dim: 4, got 1");
     }
