@@ -12,6 +12,7 @@ mod archive;
 mod collection;
 mod collections;
 mod config;
+mod download;
 mod faults;
 mod filter;
 mod node;

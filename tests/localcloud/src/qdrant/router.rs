@@ -3,7 +3,9 @@
 use super::reply::{Outcome, bare, plain, respond};
 use super::request::{Ctx, parse_query};
 use super::service::Call;
-use super::{aliases, collections, points, query, read, recover, reply, service, snapshots, telemetry};
+use super::{
+    aliases, collections, download, points, query, read, recover, reply, service, snapshots, telemetry,
+};
 use super::{node::Node, reply::Handled};
 use axum::Router;
 use axum::body::Body;
@@ -92,7 +94,7 @@ const ROUTES: [Route; 40] = [
     route!(GET "/snapshots" Read snapshots::list_full),
     route!(GET "/collections/{collection_name}/snapshots" Read snapshots::list),
     route!(POST "/collections/{collection_name}/snapshots" WriteJob snapshots::create),
-    route!(GET "/collections/{collection_name}/snapshots/{snapshot_name}" Read snapshots::download),
+    route!(GET "/collections/{collection_name}/snapshots/{snapshot_name}" Read download::download),
     route!(DELETE "/collections/{collection_name}/snapshots/{snapshot_name}" WriteJob snapshots::delete),
     route!(PUT "/collections/{collection_name}/snapshots/recover" WriteJob recover::recover),
 ];
