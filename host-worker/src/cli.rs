@@ -98,7 +98,7 @@ pub struct RestoreArgs {
     #[arg(long = "collection", value_name = "NAME")]
     pub collections: Vec<CollectionName>,
     /// Restore beside live data: append this to every collection's name
-    #[arg(long = "as", value_name = "SUFFIX", conflicts_with = "replace")]
+    #[arg(long = "as", value_name = "SUFFIX", conflicts_with = "replace", allow_hyphen_values = true, value_parser = suffix)]
     pub suffix: Option<String>,
     /// With --as: when the copy is verified, point the aliases at it
     #[arg(long, requires = "suffix")]
@@ -130,7 +130,7 @@ pub struct VerifyArgs {
     #[arg(long = "collection", value_name = "NAME", requires = "data")]
     pub collections: Vec<CollectionName>,
     /// With --data: the collections were restored under this suffix
-    #[arg(long = "as", value_name = "SUFFIX", requires = "data")]
+    #[arg(long = "as", value_name = "SUFFIX", requires = "data", allow_hyphen_values = true, value_parser = suffix)]
     pub suffix: Option<String>,
 }
 
@@ -154,6 +154,15 @@ pub struct PublishArgs {
     /// Publish even what looks like damage
     #[arg(long)]
     pub force: bool,
+}
+
+/// A suffix may begin with a hyphen, as `-copy` does, but a forgotten one must not swallow the flag that follows.
+fn suffix(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("an empty suffix would restore over live data".to_owned()),
+        flag if flag.starts_with("--") => Err(format!("`{flag}` is a flag, not a suffix")),
+        suffix => Ok(suffix.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -186,6 +195,8 @@ mod tests {
         assert!(parse("host-worker restore --replace").is_ok());
         assert!(parse("host-worker restore --replace --as -copy").is_err());
         assert!(parse("host-worker restore --switch-alias").is_err());
+        assert!(parse("host-worker restore --as -copy --switch-alias").is_ok());
+        assert!(parse("host-worker restore --as --switch-alias").is_err());
         assert!(
             parse("host-worker restore --backup 20261123T051400Z --before 2026-11-23T05:14:00Z").is_err()
         );

@@ -107,9 +107,9 @@ async fn verify_archive(
     let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
     options.cancel = session.cancel.clone();
     let progress = options.progress.clone();
-    let index =
-        transfer::fetch_index(&session.objects, &manifest.key.frames(), &manifest.archive, &options).await?;
-    let check = transfer::check_object(&session.objects, ArchiveRef::of(manifest, &key), &index, options);
+    let archive = ArchiveRef::of(manifest, &key);
+    let index = transfer::fetch_index(&session.objects, &manifest.key.frames(), archive, &options).await?;
+    let check = transfer::check_object(&session.objects, archive, &index, options);
     let check = phases.follow(&progress, check).await?;
     let mut findings: Vec<String> = check.findings.iter().map(|finding| format!("{finding:?}")).collect();
     if check.more > 0 {

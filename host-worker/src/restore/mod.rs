@@ -87,7 +87,7 @@ pub async fn restore(
     let index = transfer::fetch_index(
         &session.objects,
         &manifest.key.frames(),
-        &manifest.archive,
+        ArchiveRef::of(manifest, &manifest.key.to_string()),
         &options(session, args)?,
     )
     .await?;

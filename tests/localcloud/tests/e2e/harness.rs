@@ -29,16 +29,21 @@ fn program() -> Program {
     }
 }
 
+/// The Qdrant of this test target: the stand-in, or a real one and nothing else.
+fn server(options: QdrantOptions) -> ServerOptions {
+    ServerOptions { only_stand_in: !crate::REAL, only_real: crate::REAL, ..Cloud::protected(options) }
+}
+
 impl Fixture {
-    /// A cloud with an empty stand-in.
+    /// A cloud with an empty Qdrant.
     pub(crate) async fn empty() -> Self {
         Self::with(QdrantOptions::default()).await
     }
 
-    /// A cloud with an empty stand-in of this kind.
+    /// A cloud with an empty stand-in of this kind, or with a real server where this target is about those.
     pub(crate) async fn with(options: QdrantOptions) -> Self {
         let dir = TempDir::with_prefix("localcloud-e2e-").unwrap();
-        let options = ServerOptions { only_stand_in: true, ..Cloud::protected(options) };
+        let options = server(options);
         let cloud = Cloud::start(dir.path(), program(), options).await.unwrap();
         Self { cloud, _dir: dir }
     }
@@ -72,8 +77,7 @@ impl Fixture {
 
     /// Replaces the host: a new, empty Qdrant and an empty work directory.
     pub(crate) async fn replace_host(&mut self) {
-        let options = ServerOptions { only_stand_in: true, ..Cloud::protected(QdrantOptions::default()) };
-        self.cloud.qdrant = Server::choose(options).await.unwrap();
+        self.cloud.qdrant = Server::choose(server(QdrantOptions::default())).await.unwrap();
         fs_err::remove_dir_all(self.cloud.work_dir()).unwrap();
     }
 
