@@ -141,14 +141,27 @@ impl Client {
     }
 
     /// The exact number of points; with `among`, of those ids only.
+    ///
+    /// Where strict mode forbids exact counts, the number of all points is the sum over segments instead. That is exact, too, unless
+    /// points are being moved between segments at that moment.
     pub async fn count_exact(&self, name: &CollectionName, among: Option<&[PointId]>) -> Result<u64, Error> {
+        let filter = among.map(|ids| json!({ "must": [{ "has_id": ids }] }));
+        let refused = match self.count(name, filter.as_ref(), true).await {
+            Err(error) if filter.is_none() && error.strict_mode().is_some() => error,
+            counted => return counted,
+        };
+        tracing::debug!(collection = %name, error = %refused, "exact counts are forbidden; adding up segments");
+        self.count(name, None, false).await
+    }
+
+    async fn count(&self, name: &CollectionName, filter: Option<&Value>, exact: bool) -> Result<u64, Error> {
         #[derive(Deserialize)]
         struct Count {
             count: u64,
         }
-        let mut body = json!({ "exact": true });
-        if let Some(ids) = among {
-            body["filter"] = json!({ "must": [{ "has_id": ids }] });
+        let mut body = json!({ "exact": exact });
+        if let Some(filter) = filter {
+            body["filter"] = filter.clone();
         }
         let operation = Operation::Count(name.clone());
         let url = self.collection_url(name, &["points", "count"])?;

@@ -212,11 +212,24 @@ impl Error {
         self.cause().and_then(Cause::status) == Some(404)
     }
 
-    /// Why a search or a listing was refused by a rule of the collection (strict mode, rate limits), which says nothing about the data.
+    /// Why a read was refused by a rule of the collection (strict mode, rate limits), which says nothing about the data.
     pub fn refusal(&self) -> Option<&str> {
         match self.cause()? {
             Cause::Status { status: 429, message, .. } => Some(message),
-            // Strict mode ends its refusals with `. Help: what to do`; as 400 today, as 403 in other versions.
+            Cause::Status { .. }
+            | Cause::Connect { .. }
+            | Cause::TimedOut { .. }
+            | Cause::Broken { .. }
+            | Cause::TooLarge { .. }
+            | Cause::Json { .. }
+            | Cause::Unexpected { .. } => self.strict_mode(),
+        }
+    }
+
+    /// Why a call was refused by strict mode.
+    pub(super) fn strict_mode(&self) -> Option<&str> {
+        match self.cause()? {
+            // Its refusals end with `. Help: what to do`; as 400 today, as 403 in other versions.
             Cause::Status { status: 400 | 403, message, .. } if message.contains("Help: ") => Some(message),
             Cause::Status { .. }
             | Cause::Connect { .. }
@@ -315,6 +328,11 @@ fn call_kind(operation: &Operation, cause: &Cause) -> FailureKind {
         {
             FailureKind::RestoreFailed
         }
+        (Cause::Status { status: 400, message, .. }, Operation::Recover(_))
+            if message.to_ascii_lowercase().contains("checksum mismatch") =>
+        {
+            FailureKind::ChecksumMismatch
+        }
         (Cause::Status { status: 401 | 403, .. }, _) => FailureKind::QdrantUnauthorized,
         (_, Operation::Recover(_)) => FailureKind::RestoreFailed,
         (_, Operation::CreateSnapshot(_) | Operation::Snapshots(_) | Operation::DeleteSnapshot(..)) => {
@@ -342,6 +360,9 @@ fn call_hint(operation: &Operation, cause: &Cause) -> Option<&'static str> {
             "the file must lie in the snapshots directory as Qdrant sees it, and be readable by Qdrant's user",
         ),
         FailureKind::SnapshotFailed => Some("Qdrant's log has the details"),
+        FailureKind::ChecksumMismatch => {
+            Some("the file in the snapshots directory is not the one that was backed up: fetch it again")
+        }
         FailureKind::ConfigInvalid => Some("`GET /collections` lists the collections that there are"),
         FailureKind::QdrantUnsupported => {
             Some("is the address that of a Qdrant, and of its REST port (6333)?")
@@ -353,7 +374,6 @@ fn call_hint(operation: &Operation, cause: &Cause) -> Option<&'static str> {
         | FailureKind::UploadFailed
         | FailureKind::DownloadFailed
         | FailureKind::StoreUnavailable
-        | FailureKind::ChecksumMismatch
         | FailureKind::ArchiveCorrupt
         | FailureKind::ManifestMissing
         | FailureKind::ManifestInvalid

@@ -9,4 +9,5 @@ mod golden;
 mod model;
 mod qdrant;
 mod quiesce;
+mod real_replies;
 mod server;

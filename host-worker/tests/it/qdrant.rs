@@ -131,7 +131,13 @@ async fn every_failure_has_its_kind() {
         (create, 403, "Forbidden: Write access is required", FailureKind::QdrantUnauthorized),
         (create, 500, "Service internal error: No space left on device (os error 28)", FailureKind::LowDisk),
         (create, 507, "Insufficient storage", FailureKind::LowDisk),
-        (recover, 400, "Bad request: Snapshot checksum mismatch", FailureKind::RestoreFailed),
+        (
+            recover,
+            400,
+            "Wrong input: Snapshot checksum mismatch: expected 00, got 22",
+            FailureKind::ChecksumMismatch,
+        ),
+        (recover, 400, "Bad request: Snapshot file \"/s/x\" does not exist", FailureKind::RestoreFailed),
         (recover, 500, "Service internal error: Failed to load", FailureKind::RestoreFailed),
         (
             recover,
@@ -304,6 +310,21 @@ async fn counts_searches_and_points_are_asked_for_as_documented() {
     );
     assert_eq!(bodies[2]["query"], json!({"sample": "random"}));
     assert_eq!(bodies[3]["offset"], json!(1));
+}
+
+#[tokio::test]
+async fn where_exact_counts_are_forbidden_segments_are_added_up() {
+    let server = Server::start(|request| match request.body["exact"].as_bool() {
+        Some(true) => fail(400, "Bad request: Exact search disabled!. Help: Set exact=false."),
+        Some(false) | None => ok(json!({"count": 40})),
+    })
+    .await;
+    assert_eq!(server.client().count_exact(&name("docs"), None).await.unwrap(), 40);
+    let among = [PointId::Number(1)];
+    assert!(
+        server.client().count_exact(&name("docs"), Some(&among)).await.is_err(),
+        "an estimate is no count"
+    );
 }
 
 #[tokio::test]
