@@ -32,3 +32,6 @@ pub use publish::{Outcome, PublishPolicy, Published};
 pub use resolve::{How, Resolved, Selector, Skipped};
 pub use rules::Suspicion;
 pub use store::ObjectStore;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The suite that every implementation of the port passes: what publication relies on, and nothing else.
 //!
-//! ```ignore
+//! ```text
 //! store::conformance::run(&store, "conformance/2026-11-23/").await;
 //! ```
 
