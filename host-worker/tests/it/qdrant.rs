@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -109,7 +110,7 @@ async fn the_key_is_never_part_of_a_message() {
 
 #[tokio::test]
 async fn every_failure_has_its_kind() {
-    type Call = fn(Client) -> futures::future::BoxFuture<'static, Error>;
+    type Call = fn(Client) -> Pin<Box<dyn Future<Output = Error>>>;
     let info: Call = |client| Box::pin(async move { client.collection(&name("docs")).await.unwrap_err() });
     let create: Call =
         |client| Box::pin(async move { client.create_snapshot(&name("docs")).await.unwrap_err() });
