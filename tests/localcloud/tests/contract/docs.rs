@@ -1,0 +1,111 @@
+//! What the documents promise is so.
+
+use std::{collections::BTreeSet, process::Command};
+
+use protocol::{FailureKind, marker, point_id};
+
+use crate::{read, root};
+
+/// The text between a heading and the next of the same or a higher level.
+fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+    let level = heading.chars().take_while(|c| *c == '#').count();
+    let from = document.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")) + 1;
+    let body = &document[from + heading.len()..];
+    let ends = |(at, _): &(usize, &str)| {
+        let line = body[*at + 1..].lines().next().unwrap_or_default();
+        let hashes = line.chars().take_while(|c| *c == '#').count();
+        (1..=level).contains(&hashes) && line.as_bytes().get(hashes) == Some(&b' ')
+    };
+    let to = body.match_indices('\n').find(ends).map_or(body.len(), |(at, _)| at);
+    &body[..to]
+}
+
+#[test]
+fn the_readme_names_the_two_commands_that_ci_runs() {
+    let (readme, ci) = (read("README.md"), read(".ci/run"));
+    for command in ["cargo run --release -p localcloud -- demo", "cargo test --workspace"] {
+        assert!(readme.contains(command), "README.md does not name `{command}`");
+        assert!(ci.contains(command), ".ci/run does not run `{command}`");
+    }
+}
+
+#[test]
+fn the_runbook_has_a_heading_for_every_failure_kind() {
+    let runbook = read("docs/operations.md");
+    for kind in FailureKind::ALL {
+        let text = section(&runbook, &format!("### {kind}"));
+        assert!(text.split_whitespace().count() > 8, "`### {kind}` says nothing");
+        let retried = if kind.is_transient() { "Transient: yes" } else { "Transient: no" };
+        assert!(text.contains(retried), "`### {kind}` does not say `{retried}`");
+    }
+    let headings: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).filter(|h| !h.contains(' ')).collect();
+    for heading in headings {
+        assert!(heading.parse::<FailureKind>().is_ok(), "`### {heading}` is no failure kind");
+    }
+}
+
+#[test]
+fn the_clients_page_states_the_test_vectors_and_reads_as_a_marker() {
+    let page = read("docs/clients.md");
+    for (doc_id, chunk_index, id) in point_id::TEST_VECTORS {
+        let shown = if doc_id.is_empty() { "(empty)".to_owned() } else { format!("`{doc_id}`") };
+        assert!(page.contains(&format!("| {shown} | {chunk_index} | `{id}` |")), "{doc_id:?} {chunk_index}");
+    }
+    let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let marker = marker::SuccessMarker::from_json(example.as_bytes()).unwrap();
+    assert_eq!(marker.id_scheme.as_deref(), Some(point_id::SCHEME));
+}
+
+#[test]
+fn every_command_and_flag_in_the_documents_exists() {
+    let worker = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_localcloud")).arg("host-worker").args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let commands = ["backup", "restore", "verify", "list", "show", "publish", "doctor"];
+    let overview = worker(&["--help"]);
+    for command in commands {
+        assert!(overview.contains(&format!("\n  {command} ")), "`host-worker --help` does not show {command}");
+    }
+    for document in ["README.md", "docs/operations.md", "docs/clients.md", "ARCHITECTURE.md"] {
+        for line in read(document).split('`').filter(|code| code.starts_with("host-worker ")) {
+            let mut words = line.split_whitespace().skip(1);
+            let command = words.next().unwrap();
+            if command.starts_with('-') {
+                continue;
+            }
+            assert!(commands.contains(&command), "{document}: `{line}`: there is no such command");
+            let help = worker(&[command, "--help"]);
+            for flag in words.filter(|word| word.starts_with("--")) {
+                let flag = flag.split('=').next().unwrap();
+                assert!(help.contains(flag), "{document}: `{line}`: {command} has no {flag}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_that_the_documents_name_exist() {
+    for document in ["README.md", "ARCHITECTURE.md", "docs/format.md", "docs/operations.md", "docs/clients.md", "CHANGELOG.md"] {
+        for code in read(document).split('`').skip(1).step_by(2) {
+            let path = code.split_whitespace().next().unwrap_or_default();
+            let ours = ["crates/", "host-worker/", "tests/", "docs/", ".ci/"].iter().any(|dir| path.starts_with(dir));
+            if ours && !path.contains(['*', '<', '…', '{']) {
+                assert!(root().join(path).exists(), "{document} names `{path}`, which is not there");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_repository_speaks_of_itself_alone() {
+    let output = Command::new("git").args(["ls-files"]).current_dir(root()).output();
+    let Ok(output) = output else { return assert!(root().join("Cargo.lock").exists()) };
+    for path in String::from_utf8_lossy(&output.stdout).lines() {
+        let Ok(text) = fs_err::read_to_string(root().join(path)) else { continue };
+        for word in ["/root/", "/work/"] {
+            let named = text.replace("/workspace/", "").contains(word);
+            assert!(!named || path.ends_with("contract/docs.rs"), "{path} names a path of somebody's machine: {word}");
+        }
+    }
+}
