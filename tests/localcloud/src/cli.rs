@@ -20,6 +20,7 @@ enum Command {
     /// Index a real corpus, back it up, lose the host, restore it, prove it
     Demo(DemoArgs),
     /// Be `host-worker`
+    #[command(disable_help_flag = true)]
     HostWorker {
         /// Its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -107,10 +108,10 @@ mod tests {
 
     #[test]
     fn the_workers_arguments_pass_through_untouched() {
-        let line = ["localcloud", "host-worker", "backup", "--json", "--help"].map(OsString::from);
+        let line = ["localcloud", "host-worker", "--help", "backup", "--json"].map(OsString::from);
         let Command::HostWorker { arguments } = Cli::try_parse_from(line).unwrap().command else {
             panic!("not the worker")
         };
-        assert_eq!(arguments, ["backup", "--json", "--help"]);
+        assert_eq!(arguments, ["--help", "backup", "--json"]);
     }
 }

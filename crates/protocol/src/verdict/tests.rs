@@ -161,9 +161,9 @@ fn every_planted_change_is_found_and_named() {
         ("fewer results", Aspect::ExactSearch, "1 results, expected 4", |_, o| {
             docs(o).searches = answered(&[(1, 1.0)])
         }),
-        ("recall", Aspect::Recall, "0.500, recorded 1.000", |_, o| {
+        ("recall", Aspect::Recall, "0.100, recorded 1.000", |_, o| {
             let recorded = golden().collections[0].searches[0].hits.clone();
-            docs(o).searches = vec![SearchObservation::Answered { hits: recorded, recall: Some(0.5) }];
+            docs(o).searches = vec![SearchObservation::Answered { hits: recorded, recall: Some(0.1) }];
         }),
     ];
     for (what, aspect, detail, change) in planted {
@@ -195,4 +195,14 @@ fn nothing_compared_is_no_proof() {
         judge(&empty, &Observation::default(), &BTreeSet::new()).passed,
         "an empty Qdrant restores to an empty one"
     );
+}
+
+#[test]
+fn recall_scatters_with_the_size_of_the_sample() {
+    let close = |a: f64, b: f64| (a - b).abs() < 0.005;
+    // Eighty results of a good graph, eighty of a quantised one, eight confined searches.
+    assert!(close(recall_tolerance(1.0, 80), 0.05), "{}", recall_tolerance(1.0, 80));
+    assert!(close(recall_tolerance(0.85, 80), 0.121), "{}", recall_tolerance(0.85, 80));
+    assert!(close(recall_tolerance(1.0, 8), 0.318), "{}", recall_tolerance(1.0, 8));
+    assert!(recall_tolerance(1.0, 10_000) <= RECALL_TOLERANCE);
 }

@@ -9,7 +9,8 @@ use crate::{read, root};
 /// The text between a heading and the next of the same or a higher level.
 fn section<'a>(document: &'a str, heading: &str) -> &'a str {
     let level = heading.chars().take_while(|c| *c == '#').count();
-    let from = document.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")) + 1;
+    let from =
+        document.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")) + 1;
     let body = &document[from + heading.len()..];
     let ends = |(at, _): &(usize, &str)| {
         let line = body[*at + 1..].lines().next().unwrap_or_default();
@@ -38,7 +39,8 @@ fn the_runbook_has_a_heading_for_every_failure_kind() {
         let retried = if kind.is_transient() { "Transient: yes" } else { "Transient: no" };
         assert!(text.contains(retried), "`### {kind}` does not say `{retried}`");
     }
-    let headings: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).filter(|h| !h.contains(' ')).collect();
+    let headings: BTreeSet<&str> =
+        runbook.lines().filter_map(|line| line.strip_prefix("### ")).filter(|h| !h.contains(' ')).collect();
     for heading in headings {
         assert!(heading.parse::<FailureKind>().is_ok(), "`### {heading}` is no failure kind");
     }
@@ -59,13 +61,20 @@ fn the_clients_page_states_the_test_vectors_and_reads_as_a_marker() {
 #[test]
 fn every_command_and_flag_in_the_documents_exists() {
     let worker = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_localcloud")).arg("host-worker").args(arguments).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_localcloud"))
+            .arg("host-worker")
+            .args(arguments)
+            .output()
+            .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let commands = ["backup", "restore", "verify", "list", "show", "publish", "doctor"];
     let overview = worker(&["--help"]);
     for command in commands {
-        assert!(overview.contains(&format!("\n  {command} ")), "`host-worker --help` does not show {command}");
+        assert!(
+            overview.contains(&format!("\n  {command} ")),
+            "`host-worker --help` does not show {command}"
+        );
     }
     for document in ["README.md", "docs/operations.md", "docs/clients.md", "ARCHITECTURE.md"] {
         for line in read(document).split('`').filter(|code| code.starts_with("host-worker ")) {
@@ -86,10 +95,19 @@ fn every_command_and_flag_in_the_documents_exists() {
 
 #[test]
 fn files_that_the_documents_name_exist() {
-    for document in ["README.md", "ARCHITECTURE.md", "docs/format.md", "docs/operations.md", "docs/clients.md", "CHANGELOG.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/format.md",
+        "docs/operations.md",
+        "docs/clients.md",
+        "CHANGELOG.md",
+    ] {
         for code in read(document).split('`').skip(1).step_by(2) {
             let path = code.split_whitespace().next().unwrap_or_default();
-            let ours = ["crates/", "host-worker/", "tests/", "docs/", ".ci/"].iter().any(|dir| path.starts_with(dir));
+            let ours = ["crates/", "host-worker/", "tests/", "docs/", ".ci/"]
+                .iter()
+                .any(|dir| path.starts_with(dir));
             if ours && !path.contains(['*', '<', '…', '{']) {
                 assert!(root().join(path).exists(), "{document} names `{path}`, which is not there");
             }
@@ -105,7 +123,10 @@ fn the_repository_speaks_of_itself_alone() {
         let Ok(text) = fs_err::read_to_string(root().join(path)) else { continue };
         for word in ["/root/", "/work/"] {
             let named = text.replace("/workspace/", "").contains(word);
-            assert!(!named || path.ends_with("contract/docs.rs"), "{path} names a path of somebody's machine: {word}");
+            assert!(
+                !named || path.ends_with("contract/docs.rs"),
+                "{path} names a path of somebody's machine: {word}"
+            );
         }
     }
 }

@@ -22,7 +22,8 @@ fn arrows() -> BTreeMap<String, Vec<String>> {
     let metadata = metadata();
     let package = |package: &Value| {
         let dependencies = package["dependencies"].as_array().unwrap().iter();
-        let names = dependencies.filter(|d| d["kind"] != "dev").map(|d| d["name"].as_str().unwrap().to_owned());
+        let names =
+            dependencies.filter(|d| d["kind"] != "dev").map(|d| d["name"].as_str().unwrap().to_owned());
         (package["name"].as_str().unwrap().to_owned(), names.collect())
     };
     metadata["packages"].as_array().unwrap().iter().map(package).collect()
@@ -38,7 +39,11 @@ fn arrows_go_one_way() {
         ("localcloud", &["catalog", "host-worker", "protocol", "transfer"]),
     ]);
     let arrows = arrows();
-    assert_eq!(arrows.keys().collect::<Vec<_>>(), allowed.keys().collect::<Vec<_>>(), "a package without a place in the design");
+    assert_eq!(
+        arrows.keys().collect::<Vec<_>>(),
+        allowed.keys().collect::<Vec<_>>(),
+        "a package without a place in the design"
+    );
     for (package, dependencies) in &arrows {
         for ours in dependencies.iter().filter(|name| arrows.contains_key(*name)) {
             assert!(allowed[package.as_str()].contains(&ours.as_str()), "{package} must not know {ours}");
@@ -56,7 +61,10 @@ fn some_packages_do_without_some_things() {
     let arrows = arrows();
     for (package, without) in forbidden {
         for dependency in without {
-            assert!(!arrows[package].iter().any(|name| name == dependency), "{package} must do without {dependency}");
+            assert!(
+                !arrows[package].iter().any(|name| name == dependency),
+                "{package} must do without {dependency}"
+            );
         }
     }
 }
@@ -64,35 +72,59 @@ fn some_packages_do_without_some_things() {
 #[test]
 fn folders_are_named_like_their_packages_and_share_the_lints() {
     for package in metadata()["packages"].as_array().unwrap() {
-        let (name, manifest) = (package["name"].as_str().unwrap(), package["manifest_path"].as_str().unwrap());
+        let (name, manifest) =
+            (package["name"].as_str().unwrap(), package["manifest_path"].as_str().unwrap());
         assert!(manifest.ends_with(&format!("/{name}/Cargo.toml")), "{name} lives in {manifest}");
         let text = fs_err::read_to_string(manifest).unwrap();
         assert!(text.contains("[lints]\nworkspace = true"), "{name} has lints of its own");
-        assert!(text.contains("license.workspace = true") && text.contains("publish.workspace = true"), "{name}");
+        assert!(
+            text.contains("license.workspace = true") && text.contains("publish.workspace = true"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn keys_of_stored_objects_are_made_in_one_module() {
-    let spellings = ["latest_qdrant_backup", "qdrant_snapshot_", "qdrant/manifests/", "qdrant/proofs/", ".frames.json.zst", ".golden.json.zst"];
+    let spellings = [
+        "latest_qdrant_backup",
+        "qdrant_snapshot_",
+        "qdrant/manifests/",
+        "qdrant/proofs/",
+        ".frames.json.zst",
+        ".golden.json.zst",
+    ];
     let key = root().join("crates/protocol/src/key.rs");
     for (path, text) in sources() {
         let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
         // Tests may state what the keys must be; so may comments.
-        let product = (relative.starts_with("crates/") || relative.starts_with("host-worker/src")) && !relative.contains("/tests");
+        let product = (relative.starts_with("crates/") || relative.starts_with("host-worker/src"))
+            && !relative.contains("/tests");
         if path == key || !product {
             continue;
         }
-        let code: Vec<&str> = text.split("#[cfg(test)]").next().unwrap().lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code: Vec<&str> = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap()
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
         for spelling in spellings {
-            assert!(!code.iter().any(|line| line.contains(spelling)), "{relative} spells the key `{spelling}` itself");
+            assert!(
+                !code.iter().any(|line| line.contains(spelling)),
+                "{relative} spells the key `{spelling}` itself"
+            );
         }
     }
 }
 
 #[test]
 fn the_locked_versions_build_on_the_pinned_toolchain() {
-    let pinned = read("rust-toolchain.toml").lines().find_map(|line| line.strip_prefix("channel = \"").map(|rest| rest.trim_end_matches('"').to_owned())).unwrap();
+    let pinned = read("rust-toolchain.toml")
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = \"").map(|rest| rest.trim_end_matches('"').to_owned()))
+        .unwrap();
     let minor: u32 = pinned.split('.').nth(1).unwrap().parse().unwrap();
     let stated = format!("rust-version = \"1.{minor}\"");
     assert!(read("Cargo.toml").contains(&stated), "Cargo.toml does not state {stated}");

@@ -4,6 +4,7 @@
 
 mod access;
 mod conditions;
+mod conformance;
 mod damage;
 mod faults;
 mod listing;
