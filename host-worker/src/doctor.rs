@@ -1,5 +1,7 @@
 //! Pre-flight: everything that a backup needs, looked at one by one, each with what to do about it.
 
+use std::net::IpAddr;
+
 use catalog::{Check, Standing};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -87,6 +89,71 @@ async fn qdrant_findings(session: &Session, findings: &mut Vec<Finding>) {
         Err(error) => bad("API key", &error.into()),
     });
     findings.push(collections(&client).await);
+    findings.extend(mount(session, &client).await);
+    findings.extend(binding(session));
+}
+
+/// Whether a snapshot that Qdrant lists is where this host looks for it. Nothing is known while there is none.
+async fn mount(session: &Session, client: &qdrant::Client) -> Option<Finding> {
+    let dir = session.config.snapshots_dir().ok()?;
+    for collection in client.collections().await.ok()? {
+        let Some(snapshot) = client.snapshots(&collection).await.ok()?.into_iter().next() else { continue };
+        let path = dir.host.join(collection.as_str()).join(&snapshot.name);
+        return Some(if path.exists() {
+            good("snapshots are seen here", format!("`{}`", path.display()))
+        } else {
+            bad(
+                "snapshots are seen here",
+                &Error::SnapshotNotVisible { collection, snapshot: snapshot.name, path },
+            )
+        });
+    }
+    None
+}
+
+/// Whether Qdrant's port is open on every interface of this host. Nothing is known when it does not listen here.
+fn binding(session: &Session) -> Option<Finding> {
+    let url = reqwest::Url::parse(&session.config.qdrant().ok()?.url).ok()?;
+    let port = url.port_or_known_default()?;
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs_err::read_to_string(path).unwrap_or_default());
+    let addresses: Vec<IpAddr> = tables.iter().flat_map(|table| listeners(table, port)).collect();
+    if addresses.is_empty() {
+        return None;
+    }
+    let shown = addresses.iter().map(|address| format!("{address}:{port}")).collect::<Vec<_>>().join(", ");
+    Some(if addresses.iter().any(IpAddr::is_unspecified) {
+        Finding {
+            subject: "Qdrant's address",
+            state: State::Warning,
+            seen: format!("{shown}: every interface of this host"),
+            hint: Some("publish the port on the private address only (`-p 10.0.2.15:6333:6333`)".to_owned()),
+        }
+    } else {
+        good("Qdrant's address", shown)
+    })
+}
+
+/// The local addresses that listen on `port`, out of the kernel's table of sockets (`/proc/net/tcp` or `tcp6`).
+fn listeners(table: &str, port: u16) -> Vec<IpAddr> {
+    /// `TCP_LISTEN` of the kernel.
+    const LISTENING: &str = "0A";
+    let local_address = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let (address, local_port) = local.split_once(':')?;
+        let listens = state == LISTENING && u16::from_str_radix(local_port, 16).ok()? == port;
+        // The kernel prints each 32-bit word of an address as a number of this host's byte order.
+        let mut bytes = hex::decode(address).ok()?;
+        bytes.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+        let address = match bytes.len() {
+            4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+            16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
+            _ => return None,
+        };
+        listens.then_some(address)
+    };
+    table.lines().filter_map(local_address).collect()
 }
 
 async fn collections(client: &qdrant::Client) -> Finding {
@@ -193,5 +260,24 @@ impl Render for Diagnosis {
         }
         let last = if self.healthy { "a backup can run" } else { "a backup would fail" };
         format!("{}\n\n{last}", table(&["", "looked at", "seen"], &[], &rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_found_in_the_kernels_table() {
+        // Little-endian hosts print 127.0.0.1 as 0100007F; 18BD is 6333.
+        let table = "  sl  local_address rem_address   st\n\
+             0: 0100007F:18BD 00000000:0000 0A 00000000:00000000 00:00000000 00000000\n\
+             1: 00000000:18BE 00000000:0000 0A 00000000:00000000 00:00000000 00000000\n\
+             2: 0100007F:18BD 0100007F:C350 01 00000000:00000000 00:00000000 00000000\n";
+        assert_eq!(listeners(table, 6333), [IpAddr::from([127, 0, 0, 1])]);
+        assert_eq!(listeners(table, 6334), [IpAddr::from([0, 0, 0, 0])]);
+        assert_eq!(listeners(table, 80), [] as [IpAddr; 0]);
+        let six = "  sl  local_address\n 0: 00000000000000000000000001000000:18BD 00000000000000000000000000000000:0000 0A\n";
+        assert_eq!(listeners(six, 6333), [IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
     }
 }

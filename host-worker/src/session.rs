@@ -40,6 +40,11 @@ impl Session {
         Ok(Self { config, catalog, objects, cancel })
     }
 
+    /// Runs work that holds nothing which must be put away, until it ends or the process is asked to stop.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        self.cancel.run_until_cancelled(work).await.ok_or(Error::Cancelled)
+    }
+
     /// A client of Qdrant.
     pub fn qdrant(&self) -> Result<qdrant::Client, Error> {
         qdrant_client(&self.config)

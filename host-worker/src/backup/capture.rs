@@ -133,8 +133,10 @@ async fn take_snapshot(
     dir: &SnapshotsDir,
     local: &mut LocalSnapshots,
 ) -> Result<CapturedSnapshot, Error> {
+    let there = qdrant.snapshots(collection).await?.into_iter().map(|info| info.name).collect();
+    local.ask(collection, there)?;
     let made = qdrant.create_snapshot(collection).await?;
-    local.add(collection, &made.name)?;
+    local.made(&made.name)?;
     let path = dir.host.join(collection.as_str()).join(&made.name);
     match fs_err::metadata(&path) {
         Ok(metadata) if metadata.len() == made.size => {}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::CollectionName;
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{error::Error, qdrant};
 
@@ -22,7 +22,18 @@ pub(super) struct LocalSnapshots {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct LocalSnapshot {
     collection: CollectionName,
-    snapshot: String,
+    #[serde(flatten)]
+    state: State,
+}
+
+/// A snapshot is noted before it is asked for: the job outlives a worker that is killed meanwhile, and what it leaves is ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// It was asked for when these were there.
+    AskedForBeside(Vec<String>),
+    /// Its name.
+    Snapshot(String),
 }
 
 impl LocalSnapshots {
@@ -40,9 +51,17 @@ impl LocalSnapshots {
         Ok(Self { path, list, run })
     }
 
-    /// Notes a snapshot that was just made.
-    pub(super) fn add(&mut self, collection: &CollectionName, snapshot: &str) -> Result<(), Error> {
-        self.list.push(LocalSnapshot { collection: collection.clone(), snapshot: snapshot.to_owned() });
+    /// Notes that a snapshot is about to be asked for, beside those that are `there`.
+    pub(super) fn ask(&mut self, collection: &CollectionName, there: Vec<String>) -> Result<(), Error> {
+        self.list.push(LocalSnapshot { collection: collection.clone(), state: State::AskedForBeside(there) });
+        self.save()
+    }
+
+    /// Notes the name of the snapshot that was asked for last.
+    pub(super) fn made(&mut self, snapshot: &str) -> Result<(), Error> {
+        if let Some(last) = self.list.last_mut() {
+            last.state = State::Snapshot(snapshot.to_owned());
+        }
         self.save()
     }
 
@@ -58,9 +77,10 @@ impl LocalSnapshots {
     pub(super) async fn rotate(&mut self, qdrant: &qdrant::Client, keep: usize) -> Result<(), Error> {
         let mut index = 0;
         while index < self.list.len() {
-            let collection = &self.list[index].collection;
+            let LocalSnapshot { collection, state } = &self.list[index];
             let newer = self.list[index + 1..].iter().filter(|other| other.collection == *collection).count();
-            if newer >= keep {
+            let torn = matches!(state, State::AskedForBeside(_));
+            if torn || newer >= keep {
                 self.delete(qdrant, index).await?;
             } else {
                 index += 1;
@@ -71,10 +91,16 @@ impl LocalSnapshots {
     }
 
     async fn delete(&mut self, qdrant: &qdrant::Client, index: usize) -> Result<(), Error> {
-        let LocalSnapshot { collection, snapshot } = &self.list[index];
-        // Absent is as good as deleted: somebody else was tidier, or the collection went with its snapshots.
-        qdrant.delete_snapshot(collection, snapshot).await?;
-        info!(%collection, snapshot, "local snapshot deleted");
+        let LocalSnapshot { collection, state } = self.list[index].clone();
+        let name = match state {
+            State::Snapshot(name) => Some(name),
+            State::AskedForBeside(there) => left_behind(qdrant, &collection, &there).await?,
+        };
+        if let Some(name) = name {
+            // Absent is as good as deleted: somebody else was tidier, or the collection went with its snapshots.
+            qdrant.delete_snapshot(&collection, &name).await?;
+            info!(%collection, snapshot = name, "local snapshot deleted");
+        }
         self.list.remove(index);
         self.save()
     }
@@ -84,6 +110,27 @@ impl LocalSnapshots {
             .map_err(|source| local(&self.path, "write", source.into()))?;
         write_durably(&self.path, &bytes)
     }
+}
+
+/// The snapshot that a job finished after its worker was gone: the one that was not there before. Of several, one may be a person's, and
+/// none is touched.
+async fn left_behind(
+    qdrant: &qdrant::Client,
+    collection: &CollectionName,
+    there: &[String],
+) -> Result<Option<String>, Error> {
+    let listed = match qdrant.snapshots(collection).await {
+        Ok(listed) => listed,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut strange: Vec<String> =
+        listed.into_iter().map(|info| info.name).filter(|name| !there.contains(name)).collect();
+    if strange.len() > 1 {
+        warn!(%collection, snapshots = ?strange, "one of these was left by a backup that was killed, the others are not known: delete what is not needed");
+        return Ok(None);
+    }
+    Ok(strange.pop())
 }
 
 /// Replaces the file as a whole or not at all: written beside it, synced, renamed.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use catalog::{Outcome, PublishPolicy, Published};
 use jiff::Timestamp;
-use protocol::{BackupId, CollectionName, Manifest, SuccessMarker, manifest::PhaseTiming};
+use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker, manifest::PhaseTiming};
 use serde::Serialize;
 use tracing::{info, warn};
 
@@ -63,13 +63,15 @@ pub async fn backup(
     if !args.no_quiesce {
         phases.enter("quiesce");
         let timeout = Duration::from_secs(args.quiesce_timeout);
-        quiesce::wait(&qdrant, quiesce::Requirements::STANDARD, timeout, quiesce::POLL_INTERVAL).await?;
+        let wait = quiesce::wait(&qdrant, quiesce::Requirements::STANDARD, timeout, quiesce::POLL_INTERVAL);
+        session.unless_cancelled(wait).await??;
     }
 
     let wanted: Option<BTreeSet<CollectionName>> =
         (!args.collections.is_empty()).then(|| args.collections.iter().cloned().collect());
     let dir = session.config.snapshots_dir()?;
-    let captured = capture::capture(&qdrant, wanted.as_ref(), &dir, &mut local, &mut phases).await;
+    let capture = capture::capture(&qdrant, wanted.as_ref(), &dir, &mut local, &mut phases);
+    let captured = session.unless_cancelled(capture).await.flatten();
     let packed = match captured {
         Ok(captured) => {
             warn_of_marker(marker.as_ref(), &captured);
@@ -125,7 +127,14 @@ async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant:
         warn!("Qdrant answers calls without a key: whoever reaches it may read and delete everything");
     }
     // A bucket that cannot be read cannot be published to: better known before the snapshots are taken.
-    session.catalog.list().await?;
+    match session.catalog.pointer().await {
+        // A damaged pointer is no reason to go without a backup: publication will say what to do about it.
+        Err(error) if error.kind() == FailureKind::ManifestInvalid => {
+            warn!(error = &error as &dyn std::error::Error, "the pointer cannot be used")
+        }
+        Ok(_) => {}
+        Err(error) => return Err(error.into()),
+    }
     Ok(version)
 }
 

@@ -201,6 +201,9 @@ async fn bring_back(
     let stage = Stage::create(dir)?;
     let result = async {
         for target in &plan.targets {
+            if session.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
             bring_back_one(session, args, manifest, index, target, &stage, qdrant, made, phases).await?;
         }
         Ok(())
