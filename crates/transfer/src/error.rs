@@ -276,7 +276,7 @@ impl Error {
         match self {
             Self::Plan { source, .. } => match source {
                 LayoutError::TooManyFrames { .. }
-                | LayoutError::TooLarge { .. }
+                | LayoutError::TooLarge
                 | LayoutError::TooManyEntries { .. } => FailureKind::CollectionUnsupported,
                 LayoutError::Name { .. } | LayoutError::Duplicate { .. } | LayoutError::Empty => {
                     FailureKind::Internal

@@ -150,22 +150,17 @@ pub(crate) fn fit(
     let mut left = budget.checked_sub(work_cost)?.checked_sub(move_cost)?;
     let (mut work, mut moves) = (1, 1);
     loop {
-        // What has the smaller share of its wish goes first; the other one if that does not fit any more.
+        let (can_work, can_move) =
+            (work < work_wanted && left >= work_cost, moves < move_wanted && left >= move_cost);
+        // What has the smaller share of its wish goes first, if it fits.
         let work_first = work * move_wanted <= moves * work_wanted;
-        let mut grow = |count: &mut usize, wanted: usize, cost: u64| {
-            let grown = *count < wanted && left >= cost;
-            if grown {
-                *count += 1;
-                left -= cost;
-            }
-            grown
-        };
-        let grown = if work_first {
-            grow(&mut work, work_wanted, work_cost) || grow(&mut moves, move_wanted, move_cost)
+        if can_work && (work_first || !can_move) {
+            work += 1;
+            left -= work_cost;
+        } else if can_move {
+            moves += 1;
+            left -= move_cost;
         } else {
-            grow(&mut moves, move_wanted, move_cost) || grow(&mut work, work_wanted, work_cost)
-        };
-        if !grown {
             return Some((work, moves));
         }
     }

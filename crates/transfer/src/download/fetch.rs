@@ -235,7 +235,7 @@ mod tests {
         let cut = |limit| runs(&offsets, 1..6, limit).map(|(_, frames)| frames).collect::<Vec<_>>();
         assert_eq!(cut(1), [1..2, 2..3, 3..4, 4..5, 5..6]);
         assert_eq!(cut(27), [1..2, 2..5, 5..6]);
-        assert_eq!(cut(1000), [1..6]);
+        assert_eq!(cut(1000), std::iter::once(1..6).collect::<Vec<_>>());
         assert_eq!(runs(&offsets, 1..6, 1000).next().unwrap().0, 10..60);
         assert_eq!(runs(&offsets, 2..2, 9).count(), 0);
     }

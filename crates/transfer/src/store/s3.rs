@@ -413,7 +413,7 @@ where
             StoreErrorKind::AccessDenied,
             format!("the request cannot be sent: {}", DisplayErrorContext(&error)),
         ),
-        _ => {
+        SdkError::ConstructionFailure(_) | _ => {
             (StoreErrorKind::Refused, format!("the request cannot be made: {}", DisplayErrorContext(&error)))
         }
     };

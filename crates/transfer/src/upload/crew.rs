@@ -107,7 +107,9 @@ impl Crew {
         let frames = layout.frame_count();
         spawn("assemble".to_owned(), &events, move |events| {
             let mut sink = ChannelSink { parts, events: events.clone() };
-            Ok(assemble(assembler, &frame_in, frames, &mut sink).unwrap_or(()))
+            // `None` is for an upload that has failed elsewhere.
+            let _unwanted = assemble(assembler, &frame_in, frames, &mut sink);
+            Ok(())
         })?;
         Ok(crew)
     }

@@ -2,6 +2,8 @@
 //!
 //! Frames and parts are 64 KiB here, so that a small archive has many of both.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 mod conformance;
