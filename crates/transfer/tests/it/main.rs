@@ -14,3 +14,4 @@ mod hostile;
 mod restoring;
 mod round_trip;
 mod sources;
+mod wire;

@@ -5,6 +5,8 @@
 //! Payloads are not hashed a second time for the signature: the CRC-64/NVME that is part of the signed headers covers them,
 //! and TLS protects them. Over plain HTTP nothing would, so that is for tests.
 
+mod answer;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -24,7 +26,7 @@ use aws_sdk_s3::{
         Builder, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
         retry::RetryConfig, timeout::TimeoutConfig,
     },
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     operation::{get_object::GetObjectOutput, head_object::HeadObjectError},
     primitives::{ByteStream, SdkBody},
     types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart},
@@ -33,6 +35,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use self::answer::{answer, checksum, classify, length};
 use crate::store::{
     Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef,
     Whole,
@@ -361,25 +364,6 @@ fn stall_error(call: &'static str, limit: Duration) -> StoreError {
     StoreError::new(StoreErrorKind::Transient, call, format!("nothing moved for {} s", limit.as_secs_f32()))
 }
 
-/// The store answered with success, but not with what belongs to it.
-fn answer(call: &'static str, what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Transient, call, format!("the answer has {what}"))
-}
-
-fn checksum(call: &'static str, text: Option<&str>) -> Result<Option<Crc64>, StoreError> {
-    match text {
-        None => Ok(None),
-        Some(text) => match Crc64::parse(text) {
-            Some(crc) => Ok(Some(crc)),
-            None => Err(answer(call, &format!("`{text}` for a CRC-64/NVME"))),
-        },
-    }
-}
-
-fn length(call: &'static str, length: Option<i64>) -> Result<u64, StoreError> {
-    length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| answer(call, "no length"))
-}
-
 fn i64_of(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -388,91 +372,9 @@ fn i32_of(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// Sorts what the SDK says into kinds.
-fn classify<E>(call: &'static str, error: SdkError<E, HttpResponse>) -> StoreError
-where
-    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-{
-    let status = error.raw_response().map(|response| response.status().as_u16());
-    let retry_after = error.raw_response().and_then(|response| response.headers().get("retry-after"));
-    let retry_after = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-    let code = error.code().map(str::to_owned);
-    let (kind, detail) = match &error {
-        SdkError::ServiceError(_) | SdkError::ResponseError(_) => {
-            let code = code.as_deref().unwrap_or("no error code");
-            let message = error.message().unwrap_or("no message");
-            let status = status.unwrap_or_default();
-            (kind_of_answer(call, code, status), format!("{code}: {message} (HTTP status {status})"))
-        }
-        SdkError::TimeoutError(_) => (StoreErrorKind::Transient, "timed out".to_owned()),
-        SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
-            (StoreErrorKind::Transient, "the connection fails".to_owned())
-        }
-        // What the SDK cannot send at all has to do with credentials or settings, not with this call.
-        SdkError::DispatchFailure(_) => (
-            StoreErrorKind::AccessDenied,
-            format!("the request cannot be sent: {}", DisplayErrorContext(&error)),
-        ),
-        SdkError::ConstructionFailure(_) | _ => {
-            (StoreErrorKind::Refused, format!("the request cannot be made: {}", DisplayErrorContext(&error)))
-        }
-    };
-    StoreError { kind, call, detail, retry_after, source: Some(Box::new(error)) }
-}
-
-fn kind_of_answer(call: &str, code: &str, status: u16) -> StoreErrorKind {
-    match (code, status) {
-        ("NoSuchBucket", _) => StoreErrorKind::NoSuchBucket,
-        ("NoSuchUpload", _) => StoreErrorKind::NoSuchUpload,
-        ("NoSuchKey" | "NoSuchVersion" | "NotFound", _) => StoreErrorKind::NoSuchKey,
-        ("PreconditionFailed", _) | (_, 412) => StoreErrorKind::PreconditionFailed,
-        ("InvalidRange", _) | (_, 416) => StoreErrorKind::OutOfRange,
-        ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch", _) => {
-            StoreErrorKind::BadDigest
-        }
-        (
-            "SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequests",
-            _,
-        )
-        | (_, 429 | 503) => StoreErrorKind::Throttled,
-        ("RequestTimeout" | "OperationAborted", _) | (_, 408 | 500..=599) => StoreErrorKind::Transient,
-        (
-            "AccessDenied" | "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch",
-            _,
-        )
-        | (_, 401 | 403) => StoreErrorKind::AccessDenied,
-        (_, 404) if matches!(call, "GetObject" | "HeadObject") => StoreErrorKind::NoSuchKey,
-        // An answer that cannot be read: cut off on the way.
-        (_, 200..=299) => StoreErrorKind::Transient,
-        (_, _) => StoreErrorKind::Refused,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answers_are_sorted_by_code_then_by_status() {
-        for (call, code, status, kind) in [
-            ("UploadPart", "SlowDown", 503, StoreErrorKind::Throttled),
-            ("UploadPart", "InternalError", 500, StoreErrorKind::Transient),
-            ("UploadPart", "RequestTimeout", 400, StoreErrorKind::Transient),
-            ("UploadPart", "BadDigest", 400, StoreErrorKind::BadDigest),
-            ("UploadPart", "NoSuchUpload", 404, StoreErrorKind::NoSuchUpload),
-            ("UploadPart", "NoSuchBucket", 404, StoreErrorKind::NoSuchBucket),
-            ("UploadPart", "AccessDenied", 403, StoreErrorKind::AccessDenied),
-            ("UploadPart", "ExpiredToken", 400, StoreErrorKind::AccessDenied),
-            ("UploadPart", "EntityTooSmall", 400, StoreErrorKind::Refused),
-            ("CompleteMultipartUpload", "PreconditionFailed", 412, StoreErrorKind::PreconditionFailed),
-            ("CompleteMultipartUpload", "ConditionalRequestConflict", 409, StoreErrorKind::Refused),
-            ("GetObject", "no error code", 404, StoreErrorKind::NoSuchKey),
-            ("GetObject", "InvalidRange", 416, StoreErrorKind::OutOfRange),
-            ("HeadObject", "no error code", 403, StoreErrorKind::AccessDenied),
-        ] {
-            assert_eq!(kind_of_answer(call, code, status), kind, "{call} {code} {status}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_moves_does_not_stall() {
