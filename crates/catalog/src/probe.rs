@@ -88,11 +88,6 @@ impl<S: ObjectStore> Catalog<S> {
         Probe { findings }
     }
 
-    /// The key that the probe writes: where the host may write, and not like any archive's.
-    pub(crate) fn probe_key(&self) -> String {
-        format!("{}.doctor", self.layout.prefix().with_slash())
-    }
-
     async fn probe_list(&self) -> Finding {
         match self.store.list(key::MANIFESTS).await {
             Ok(listed) => passed(Check::List, format!("{} objects under `{}`", listed.len(), key::MANIFESTS)),
@@ -101,7 +96,7 @@ impl<S: ObjectStore> Catalog<S> {
     }
 
     async fn probe_absent(&self) -> Finding {
-        let key = format!("{}-absent", self.probe_key());
+        let key = format!("{}-absent", self.layout.probe());
         match self.store.get(&key, None).await {
             Ok(None) => passed(Check::AbsentIsAbsent, "an absent key is answered with 404".to_owned()),
             Ok(Some(_)) => failed(
@@ -116,7 +111,7 @@ impl<S: ObjectStore> Catalog<S> {
 
     /// The finding, and whether the object is there now.
     async fn probe_if_none_match(&self) -> (Finding, bool) {
-        let key = self.probe_key();
+        let key = self.layout.probe();
         for _ in 0..2 {
             match self.store.put(&key, CONTENT, Condition::IfAbsent).await {
                 Ok(_) => {}
@@ -132,7 +127,7 @@ impl<S: ObjectStore> Catalog<S> {
 
     async fn probe_if_match(&self) -> Finding {
         let other = Condition::IfMatch("\"00000000000000000000000000000000\"".to_owned());
-        match self.store.put(&self.probe_key(), CONTENT, other).await {
+        match self.store.put(&self.layout.probe(), CONTENT, other).await {
             Ok(_) => ignored(Check::IfMatch, "If-Match"),
             Err(PutError::PreconditionFailed { .. }) => {
                 passed(Check::IfMatch, "a write with another ETag in If-Match is refused".to_owned())
@@ -142,7 +137,7 @@ impl<S: ObjectStore> Catalog<S> {
     }
 
     async fn probe_checksum(&self) -> Finding {
-        match self.store.head(&self.probe_key(), None).await {
+        match self.store.head(&self.layout.probe(), None).await {
             Ok(Some(Head { crc64nvme: Some(_), .. })) => {
                 passed(Check::Checksum, "CRC-64/NVME of an upload is kept".to_owned())
             }

@@ -216,7 +216,7 @@ impl<S: ObjectStore> Catalog<S> {
     async fn count_objects(&self) -> Result<usize, Error> {
         let manifests = self.store.list(key::MANIFESTS).await?;
         let archives = self.store.list(&self.layout.prefix().with_slash()).await?;
-        let probe = self.probe_key();
+        let probe = self.layout.probe();
         Ok(manifests.iter().chain(&archives).filter(|object| object.key != probe).count())
     }
 }

@@ -6,6 +6,7 @@
 //! <prefix>/qdrant_snapshot_<backup id>-<attempt>.tar.zst.sha256       what `sha256sum -c` reads
 //! <prefix>/qdrant_snapshot_<backup id>-<attempt>.frames.json.zst      its frame index
 //! <prefix>/qdrant_snapshot_<backup id>-<attempt>.golden.json.zst      its golden set
+//! <prefix>/.doctor                                                  what `doctor` tries the store with
 //! qdrant/manifests/<backup id>.json                                 the immutable manifest
 //! qdrant/proofs/<backup id>/<UTC>.json                              what was proved of it, and when
 //! qdrant/indexing/_SUCCESS.json                                     the indexing job's success marker (default)
@@ -109,6 +110,11 @@ impl Layout {
     /// The folder of the archives.
     pub fn prefix(&self) -> &Prefix {
         &self.prefix
+    }
+
+    /// The key of the object by which `doctor` tries what the store can do: where the host may write, and like no archive's.
+    pub fn probe(&self) -> String {
+        format!("{}/.doctor", self.prefix)
     }
 
     /// The key of one upload's archive.
