@@ -171,6 +171,13 @@ async fn collections(client: &qdrant::Client) -> Finding {
     }
     match crate::state::State::read(client).await {
         Ok(state) => {
+            let unsupported = state
+                .collections
+                .iter()
+                .find_map(|(name, collection)| qdrant::check_config(name, &collection.config).err());
+            if let Some(error) = unsupported {
+                return bad("collections", &error.into());
+            }
             let points: u64 = state.collections.values().map(|collection| collection.count).sum();
             good(
                 "collections",

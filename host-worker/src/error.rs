@@ -121,6 +121,16 @@ pub enum Error {
         /// Where it should be.
         path: PathBuf,
     },
+    /// A snapshot's file is not as large as Qdrant said.
+    #[error("the snapshot `{}` has {found} bytes, but Qdrant made it with {expected}", path.display())]
+    SnapshotSize {
+        /// The file.
+        path: PathBuf,
+        /// The size that Qdrant named, in bytes.
+        expected: u64,
+        /// The size that it has, in bytes.
+        found: u64,
+    },
     /// Collections or aliases changed each time the snapshots were taken.
     #[error("collections or aliases were changed while snapshots were taken, {rounds} times in a row")]
     KeepsChanging {
@@ -231,7 +241,7 @@ impl Error {
                 _ => FailureKind::Internal,
             },
             Self::LowDisk { .. } => FailureKind::LowDisk,
-            Self::KeepsChanging { .. } => FailureKind::SnapshotFailed,
+            Self::KeepsChanging { .. } | Self::SnapshotSize { .. } => FailureKind::SnapshotFailed,
             Self::NoSuchCollection { .. } | Self::NotInBackup { .. } => FailureKind::ConfigInvalid,
             Self::NoBackup => FailureKind::ManifestMissing,
             Self::InTheWay { .. } | Self::AliasNotSet { .. } => FailureKind::RestoreFailed,
@@ -263,6 +273,9 @@ impl Error {
             Self::SnapshotNotVisible { .. } => Some(
                 "--snapshots-dir must be the directory that Qdrant calls its snapshots path, and --qdrant-snapshots-path its name inside the container"
                     .to_owned(),
+            ),
+            Self::SnapshotSize { .. } => Some(
+                "a snapshot must stay as it is until it is uploaded; is a clean-up running, or the disk failing?".to_owned(),
             ),
             Self::KeepsChanging { .. } => Some("stop creating, deleting and re-aliasing collections until the backup is done".to_owned()),
             Self::NoBackup => Some("`host-worker list` shows what is there; check --bucket and --prefix".to_owned()),

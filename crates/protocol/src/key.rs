@@ -250,7 +250,7 @@ pub fn parse_proof(key: &str) -> Option<BackupId> {
 
 /// The name of a snapshot inside an archive: `snapshots/<collection, percent-encoded>/<file>.snapshot`.
 ///
-/// The file's name is percent-encoded outside `[A-Za-z0-9_.-]`, which leaves the names that Qdrant gives to snapshots of
+/// The file's name is percent-encoded outside `[A-Za-z0-9_.-]`, and so is a dot at its beginning, which leaves the names that Qdrant gives to snapshots of
 /// plainly named collections as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotEntry {
@@ -262,8 +262,13 @@ pub struct SnapshotEntry {
 impl SnapshotEntry {
     /// The entry for the snapshot of `collection` that Qdrant calls `file`.
     pub fn new(collection: CollectionName, file: &str) -> Result<Self, InvalidKey> {
-        let file = percent_encode(file, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        if file.starts_with('.') || !file.ends_with(".snapshot") {
+        let encoded = percent_encode(file, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        // Qdrant begins the name with the collection's, which may begin with a dot; no file of an archive is hidden.
+        let file = match encoded.strip_prefix('.') {
+            Some(rest) => format!("%2E{rest}"),
+            None => encoded,
+        };
+        if !file.ends_with(".snapshot") {
             return Err(invalid("the file name of a snapshot", &file));
         }
         Ok(Self { collection, file })
@@ -357,6 +362,9 @@ mod tests {
             "snapshots/docs/docs-7-2026-11-23-05-14-00.snapshot"
         );
         assert_eq!(entry("..", "x ü.snapshot"), "snapshots/%2E%2E/x%20%C3%BC.snapshot");
+        let hidden = entry(".a", ".a-7.snapshot");
+        assert_eq!(hidden, "snapshots/%2Ea/%2Ea-7.snapshot");
+        assert_eq!(hidden.parse::<SnapshotEntry>().unwrap().to_string(), hidden);
         for text in [
             "snapshots/../x.snapshot",
             "snapshots/a/../../x.snapshot",

@@ -114,6 +114,9 @@ async fn read_state(
         state.collections.retain(|name, _| wanted.contains(name));
         state.aliases.retain(|_, target| wanted.contains(target));
     }
+    for (name, collection) in &state.collections {
+        qdrant::check_config(name, &collection.config)?;
+    }
     Ok(state)
 }
 
@@ -140,7 +143,15 @@ async fn take_snapshot(
     let path = dir.host.join(collection.as_str()).join(&made.name);
     match fs_err::metadata(&path) {
         Ok(metadata) if metadata.len() == made.size => {}
-        Ok(_) | Err(_) => {
+        Ok(metadata) => {
+            return Err(Error::SnapshotSize { path, expected: made.size, found: metadata.len() });
+        }
+        Err(_) => {
+            // Gone for Qdrant too, or only out of our sight?
+            let listed = qdrant.snapshots(collection).await?;
+            if listed.iter().all(|snapshot| snapshot.name != made.name) {
+                return Err(qdrant::Error::SnapshotVanished { collection: collection.clone() }.into());
+            }
             return Err(Error::SnapshotNotVisible {
                 collection: collection.clone(),
                 snapshot: made.name,

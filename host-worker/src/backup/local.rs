@@ -65,10 +65,16 @@ impl LocalSnapshots {
         self.save()
     }
 
-    /// Deletes the snapshots of the backup that runs.
+    /// Deletes the snapshots of the backup that runs. Of one that Qdrant is still writing the note stays, for the next backup.
     pub(super) async fn discard_run(&mut self, qdrant: &qdrant::Client) -> Result<(), Error> {
-        while self.list.len() > self.run {
-            self.delete(qdrant, self.list.len() - 1).await?;
+        let running = qdrant.metrics().await?.snapshots_running;
+        let mut index = self.run;
+        while let Some(LocalSnapshot { collection, state }) = self.list.get(index) {
+            if matches!(state, State::AskedForBeside(_)) && running.contains_key(collection.as_str()) {
+                index += 1;
+            } else {
+                self.delete(qdrant, index).await?;
+            }
         }
         Ok(())
     }

@@ -126,6 +126,10 @@ async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant:
     if qdrant.check_auth().await? == qdrant::Auth::Open {
         warn!("Qdrant answers calls without a key: whoever reaches it may read and delete everything");
     }
+    if qdrant.metrics().await?.recovery_mode {
+        let reasons = vec!["Qdrant runs in recovery mode, without its data".to_owned()];
+        return Err(quiesce::Error::Unfit { reasons }.into());
+    }
     // A bucket that cannot be read cannot be published to: better known before the snapshots are taken.
     match session.catalog.pointer().await {
         // A damaged pointer is no reason to go without a backup: publication will say what to do about it.

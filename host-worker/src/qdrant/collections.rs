@@ -76,10 +76,7 @@ impl CollectionInfo {
 
     /// Refuses a collection whose snapshot could not be restored.
     pub fn check_supported(&self, name: &CollectionName) -> Result<(), Error> {
-        match self.config.pointer("/params/sharding_method").and_then(Value::as_str) {
-            Some("custom") => Err(Error::CustomSharding { collection: name.clone() }),
-            Some(_) | None => Ok(()),
-        }
+        check_config(name, &self.config)
     }
 
     /// The greatest `limit` that strict mode lets a request have.
@@ -95,6 +92,14 @@ impl CollectionInfo {
     pub fn weighs_by_frequency(&self, using: &str) -> bool {
         let sparse = self.config.pointer("/params/sparse_vectors").and_then(|vectors| vectors.get(using));
         sparse.and_then(|vector| vector.get("modifier")).and_then(Value::as_str) == Some("idf")
+    }
+}
+
+/// Refuses the configuration of a collection whose snapshot could not be restored.
+pub fn check_config(name: &CollectionName, config: &Value) -> Result<(), Error> {
+    match config.pointer("/params/sharding_method").and_then(Value::as_str) {
+        Some("custom") => Err(Error::CustomSharding { collection: name.clone() }),
+        Some(_) | None => Ok(()),
     }
 }
 

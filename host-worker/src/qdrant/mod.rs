@@ -19,7 +19,7 @@ mod telemetry;
 pub mod version;
 
 pub use client::{Auth, Client, Options};
-pub use collections::{AliasChange, CollectionInfo, CollectionStatus, OptimizerStatus};
+pub use collections::{AliasChange, CollectionInfo, CollectionStatus, OptimizerStatus, check_config};
 pub use error::{Cause, Error};
 pub use key::{ApiKey, InvalidApiKey};
 pub use metrics::{Metrics, WriteCounters};

@@ -104,6 +104,10 @@ pub async fn wait(
 /// Looks once. Points are counted only when nothing that is cheaper to see has moved since `previous`.
 pub async fn observe(client: &Client, previous: Option<&Observation>) -> Result<Observation, qdrant::Error> {
     let metrics = client.metrics().await?;
+    if metrics.recovery_mode {
+        // Nothing can be asked about its collections, and nothing need be.
+        return Ok(Observation { metrics, started: None, collections: BTreeMap::new() });
+    }
     let Telemetry { started, operation_numbers: numbers } = client.telemetry().await?;
     let mut collections = BTreeMap::new();
     for name in client.collections().await? {
