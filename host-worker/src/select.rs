@@ -33,6 +33,19 @@ pub(crate) async fn select(
     Ok(Chosen { manifest: session.catalog.find(selector).await?, why, fallback: false })
 }
 
+/// The manifest of the backup that `selection` means, without a look at its archive.
+pub(crate) async fn manifest_alone(session: &Session, selection: &Selection) -> Result<Manifest, Error> {
+    match (selection.backup, selection.before) {
+        (Some(id), _) => Ok(session.catalog.manifest(id).await?),
+        (None, Some(_)) => Ok(select(session, selection, false).await?.manifest),
+        (None, None) => match session.catalog.pointer().await? {
+            Some(pointer) => Ok(pointer.manifest),
+            // Why there is none takes a second look.
+            None => Ok(resolve(session, false).await?.manifest),
+        },
+    }
+}
+
 async fn resolve(session: &Session, fallback: bool) -> Result<Chosen, Error> {
     match session.catalog.resolve(fallback).await? {
         Resolved::Empty => Err(Error::NoBackup),

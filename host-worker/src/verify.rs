@@ -1,16 +1,19 @@
 //! Proving a stored archive, or the data of a running Qdrant, against what was recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use jiff::Timestamp;
 use protocol::{
-    BackupId, CollectionName, GoldenSet, Manifest, Proof, ProofLevel, Verdict,
-    verdict::{self, Check, Outcome},
+    BackupId, CollectionName, FailureKind, GoldenSet, Manifest, Proof, ProofLevel, Verdict,
+    verdict::{self, Outcome},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tracing::warn;
-use transfer::{ArchiveRef, ReadOptions};
+use transfer::{ArchiveRef, Check, ReadOptions};
 
 use crate::{
     backup::{rate, tool},
@@ -87,10 +90,12 @@ pub async fn verify(
     display: Display,
     now: Timestamp,
 ) -> Result<VerifyResult, Error> {
-    let manifest = select::select(session, &args.selection, false).await?.manifest;
     if args.archive {
+        // Whatever is wrong with the archive is to be listed, so it is no reason not to choose the backup.
+        let manifest = select::manifest_alone(session, &args.selection).await?;
         verify_archive(session, &manifest, display, now).await.map(VerifyResult::Archive)
     } else {
+        let manifest = select::select(session, &args.selection, false).await?.manifest;
         verify_data(session, &manifest, args).await.map(VerifyResult::Data)
     }
 }
@@ -103,34 +108,71 @@ async fn verify_archive(
 ) -> Result<ArchiveVerified, Error> {
     let mut phases = Phases::new(display);
     phases.enter("re-read");
+    let started = Instant::now();
     let key = manifest.key.to_string();
-    let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
-    options.cancel = session.cancel.clone();
-    let progress = options.progress.clone();
-    let archive = ArchiveRef::of(manifest, &key);
-    let index = transfer::fetch_index(&session.objects, &manifest.key.frames(), archive, &options).await?;
-    let check = transfer::check_object(&session.objects, archive, &index, options);
-    let check = phases.follow(&progress, check).await?;
-    let mut findings: Vec<String> = check.findings.iter().map(|finding| format!("{finding:?}")).collect();
-    if check.more > 0 {
-        findings.push(format!("and {} more", check.more));
-    }
+    let mut findings = Vec::new();
+    let check = match re_read(session, manifest, &key, &mut phases).await {
+        Ok(check) => {
+            findings.extend(check.findings.iter().map(ToString::to_string));
+            if check.more > 0 {
+                findings.push(format!("and {} more", check.more));
+            }
+            Some(check)
+        }
+        Err(error) => {
+            findings.push(damage(error)?);
+            None
+        }
+    };
     if let Err(error) = golden(session, manifest).await {
-        findings.push(error.to_string());
+        findings.push(damage(error)?);
     }
     phases.finish();
-    let passed = findings.is_empty() && check.is_whole();
+    let passed = findings.is_empty() && check.as_ref().is_some_and(Check::is_whole);
     Ok(ArchiveVerified {
         backup_id: manifest.backup_id,
         key,
         passed,
-        bytes: check.object_bytes,
-        frames_good: check.frames_good,
-        frames: check.frames_total,
+        bytes: check.as_ref().map_or(0, |check| check.object_bytes),
+        frames_good: check.as_ref().map_or(0, |check| check.frames_good),
+        frames: manifest.archive.frame_count,
         findings,
-        seconds: check.duration.as_secs_f64(),
+        seconds: started.elapsed().as_secs_f64(),
         proof_stored: passed && store_proof(session, manifest.backup_id, ProofLevel::ReRead, now).await,
     })
+}
+
+async fn re_read(
+    session: &Session,
+    manifest: &Manifest,
+    key: &str,
+    phases: &mut Phases,
+) -> Result<Check, Error> {
+    let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
+    options.cancel = session.cancel.clone();
+    let progress = options.progress.clone();
+    let archive = ArchiveRef::of(manifest, key);
+    let index = transfer::fetch_index(&session.objects, &manifest.key.frames(), archive, &options).await?;
+    let check = transfer::check_object(&session.objects, archive, &index, options);
+    Ok(phases.follow(&progress, check).await?)
+}
+
+/// What an error says about the backup, on one line; the error itself when it says nothing about it (no answer, no access).
+fn damage(error: Error) -> Result<String, Error> {
+    let kind = error.kind();
+    if !matches!(
+        kind,
+        FailureKind::ArchiveCorrupt | FailureKind::ChecksumMismatch | FailureKind::ManifestMissing
+    ) {
+        return Err(error);
+    }
+    let mut line = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        line.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    Ok(line)
 }
 
 /// A proof that cannot be stored is still a proof to the person who asked: most roles may read archives and not write proofs.
@@ -233,7 +275,7 @@ impl Summary {
     }
 }
 
-fn subject(check: &Check) -> String {
+fn subject(check: &verdict::Check) -> String {
     check.collection.as_ref().map_or_else(|| "(aliases)".to_owned(), ToString::to_string)
 }
 

@@ -104,7 +104,11 @@ pub async fn restore(
     let names: BTreeMap<CollectionName, CollectionName> =
         plan.targets.iter().map(|target| (target.recorded.clone(), target.name.clone())).collect();
     let wanted: BTreeSet<CollectionName> = names.keys().cloned().collect();
-    let mut observed = observe::observe(&qdrant, &golden, &names, false, REPLAY_PATIENCE).await?;
+    let mut observed = match observe::observe(&qdrant, &golden, &names, false, REPLAY_PATIENCE).await {
+        Ok(observed) => observed,
+        // What cannot be looked at is not restored.
+        Err(error) => return Err(undo(&qdrant, &made, error.into()).await),
+    };
     let verdict = verdict::judge(&golden, &observed, &wanted);
     if !verdict.passed {
         return Err(Error::NotAsRecorded {
@@ -264,7 +268,12 @@ async fn bring_back_one(
 /// Deletes the collections that a failed restore made; answers with the failure to tell.
 async fn undo(qdrant: &qdrant::Client, made: &[CollectionName], failure: Error) -> Error {
     for name in made {
-        if let Err(error) = qdrant.delete_collection(name).await {
+        let deleted = qdrant.delete_collection(name).await;
+        // A recovery that was refused has made nothing.
+        let absent = async || qdrant.collections().await.is_ok_and(|there| !there.contains(name));
+        if let Err(error) = deleted
+            && !absent().await
+        {
             warn!(collection = %name, error = &error as &dyn std::error::Error, "a half-restored collection stays");
             return Error::Leftover { what: format!("collection {name}"), source: Box::new(failure) };
         }
