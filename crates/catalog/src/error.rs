@@ -270,7 +270,7 @@ impl Error {
     pub(crate) fn is_definite(&self) -> bool {
         match self {
             Self::ManifestInvalid { source: InvalidManifest::NewerFormat { .. }, .. } => false,
-            Self::Store(StoreError::TooLarge { .. })
+            Self::Store(StoreError::TooLarge { .. } | StoreError::Damaged { .. })
             | Self::ManifestInvalid { .. }
             | Self::ManifestMisplaced { .. }
             | Self::NoSuchBackup { .. }

@@ -190,6 +190,19 @@ pub enum StoreError {
         /// The key.
         key: String,
     },
+    /// The bytes are not those whose checksum the store states, however often they are read.
+    #[error("{operation} `s3://{bucket}/{key}`: the bytes do not have the checksum that the store states")]
+    Damaged {
+        /// The call.
+        operation: Operation,
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// What was compared.
+        #[source]
+        source: Source,
+    },
     /// No answer, a server fault, or an answer that makes no sense.
     #[error("{operation} `s3://{bucket}/{key}` fails ({code})")]
     Failed {
@@ -214,6 +227,7 @@ impl StoreError {
             Self::Denied { .. } | Self::Failed { .. } => FailureKind::StoreUnavailable,
             Self::NoSuchBucket { .. } => FailureKind::ConfigInvalid,
             Self::TooLarge { .. } => FailureKind::ManifestInvalid,
+            Self::Damaged { .. } => FailureKind::ChecksumMismatch,
         }
     }
 
@@ -236,6 +250,9 @@ impl StoreError {
             Self::TooLarge { key, .. } => {
                 Some(format!("`{key}` was not written by this program; move it away"))
             }
+            Self::Damaged { key, .. } => Some(format!(
+                "an earlier version of `{key}` may be whole (`aws s3api list-object-versions`); other backups are in `host-worker list`"
+            )),
             Self::Failed { .. } => None,
         }
     }

@@ -25,6 +25,9 @@ use super::{
     Condition, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError, StoreError,
 };
 
+/// How often a body is read that breaks off or does not have its checksum.
+const BODY_ATTEMPTS: u32 = 3;
+
 /// One bucket of S3. Retries and time-outs are those of the client that it is given.
 #[derive(Clone, Debug)]
 pub struct S3 {
@@ -37,10 +40,9 @@ impl S3 {
     pub fn new(client: Client, bucket: impl Into<String>) -> Self {
         Self { client, bucket: bucket.into() }
     }
-}
 
-impl ObjectStore for S3 {
-    async fn get(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
+    /// One reading; the SDK tries the call again, but not the body.
+    async fn read(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, Unread> {
         let call = self.call(Operation::Get, key);
         let sent = self
             .client
@@ -55,29 +57,54 @@ impl ObjectStore for S3 {
             Ok(answer) => answer,
             // Only these two codes are an absence: a 404 of something in between is not.
             Err(error) if matches!(error.code(), Some("NoSuchKey" | "NoSuchVersion")) => return Ok(None),
-            Err(error) => return Err(call.failure(error)),
+            Err(error) => return Err(Unread::Refused(call.failure(error))),
         };
         let stated = answer.content_length().and_then(|length| u64::try_from(length).ok());
         if stated.is_some_and(|length| length > MAX_OBJECT_BYTES) {
-            return Err(call.too_large());
+            return Err(Unread::Refused(call.too_large()));
         }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = answer.body.next().await {
-            let chunk = chunk.map_err(|error| call.broken("the body breaks off", error))?;
+            let chunk = chunk.map_err(|error| call.broken_body(error))?;
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > MAX_OBJECT_BYTES {
-                return Err(call.too_large());
+                return Err(Unread::Refused(call.too_large()));
             }
         }
         if stated.is_some_and(|length| length != bytes.len() as u64) {
-            return Err(call.broken("the body is shorter than stated", "content-length differs"));
+            let error = call.broken("the body is shorter than stated", "content-length differs");
+            return Err(Unread::Broken(error));
         }
         Ok(Some(Object {
             bytes: bytes.freeze(),
-            etag: call.required(answer.e_tag, "ETag")?,
+            etag: call.required(answer.e_tag, "ETag").map_err(Unread::Refused)?,
             version_id: version_id(answer.version_id),
-            last_modified: call.timestamp(answer.last_modified.as_ref())?,
+            last_modified: call.timestamp(answer.last_modified.as_ref()).map_err(Unread::Refused)?,
         }))
+    }
+}
+
+/// Why an object was not read.
+enum Unread {
+    /// Its body broke off or was damaged: another reading may do better.
+    Broken(StoreError),
+    /// Anything else.
+    Refused(StoreError),
+}
+
+impl ObjectStore for S3 {
+    async fn get(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
+        let mut attempt = 1;
+        loop {
+            match self.read(key, version).await {
+                Ok(object) => return Ok(object),
+                Err(Unread::Broken(error)) if attempt < BODY_ATTEMPTS => {
+                    tracing::warn!(key, error = crate::error::chain(&error), "reading it again");
+                    attempt += 1;
+                }
+                Err(Unread::Broken(error) | Unread::Refused(error)) => return Err(error),
+            }
+        }
     }
 
     async fn put(&self, key: &str, bytes: Bytes, condition: Condition) -> Result<Put, PutError> {
@@ -241,6 +268,19 @@ impl CallSite<'_> {
             code: code.to_owned(),
             source: source.into(),
         }
+    }
+
+    /// What the SDK says of a body: its checksums are compared as it is read.
+    fn broken_body(&self, error: aws_sdk_s3::primitives::ByteStreamError) -> Unread {
+        if !crate::error::chain(&error).contains("checksum mismatch") {
+            return Unread::Broken(self.broken("the body breaks off", error));
+        }
+        Unread::Broken(StoreError::Damaged {
+            operation: self.operation,
+            bucket: self.bucket.to_owned(),
+            key: self.key.to_owned(),
+            source: Box::new(error),
+        })
     }
 
     fn required<T>(&self, value: Option<T>, name: &str) -> Result<T, StoreError> {
