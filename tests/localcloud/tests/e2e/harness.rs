@@ -1,15 +1,24 @@
 //! A small cloud per test, and short words for what tests do with it.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use localcloud::{
-    cloud::{BUCKET, Cloud, Finished, Program},
+    cloud::{self, BUCKET, Cloud, Finished, Program},
     corpus::Corpus,
     indexer::Client,
     qdrant::{QdrantOptions, QdrantStandIn, Server, ServerOptions},
+    s3::Operation,
 };
+use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::process::{Child, Command};
 
 /// The alias that readers of `docs` use.
 pub(crate) const ALIAS: &str = "docs-live";
@@ -57,12 +66,35 @@ impl Fixture {
         fixture
     }
 
+    /// A cloud whose Qdrant has `docs` with 60 points and an alias, and `notes` with 20 points: enough for most faults.
+    pub(crate) async fn small() -> Self {
+        let fixture = Self::empty().await;
+        fixture.fill_small().await;
+        fixture
+    }
+
+    /// What [`small`](Self::small) has.
+    pub(crate) async fn fill_small(&self) {
+        self.load("docs", 60).await;
+        self.client().create_alias(ALIAS, "docs").await.unwrap();
+        self.load("notes", 20).await;
+    }
+
+    /// A cloud that has the data of [`small`](Self::small), in a Qdrant of this kind.
+    pub(crate) async fn small_with(options: QdrantOptions) -> Self {
+        let fixture = Self::with(options).await;
+        fixture.fill_small().await;
+        fixture
+    }
+
     /// Makes a collection with the first `points` of the corpus.
     pub(crate) async fn load(&self, name: &str, points: usize) {
         let client = self.client();
         client.create_collection(&encoded(name)).await.unwrap();
-        let corpus = Corpus::load().unwrap();
-        assert_eq!(client.index(&encoded(name), corpus.points().take(points)).await.unwrap(), points as u64);
+        assert_eq!(
+            client.index(&encoded(name), corpus().points().take(points)).await.unwrap(),
+            points as u64
+        );
     }
 
     /// A client of Qdrant with the read-write key.
@@ -77,8 +109,30 @@ impl Fixture {
 
     /// Replaces the host: a new, empty Qdrant and an empty work directory.
     pub(crate) async fn replace_host(&mut self) {
-        self.cloud.qdrant = Server::choose(server(QdrantOptions::default())).await.unwrap();
+        self.replace_host_with(QdrantOptions::default()).await;
+    }
+
+    /// Replaces the host by one with a Qdrant of this kind.
+    pub(crate) async fn replace_host_with(&mut self, options: QdrantOptions) {
+        self.cloud.qdrant = Server::choose(server(options)).await.unwrap();
         fs_err::remove_dir_all(self.cloud.work_dir()).unwrap();
+    }
+
+    /// The worker with `--json`, ready to be changed and started.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        let mut command = self.cloud.worker(line.split_whitespace()).unwrap();
+        command.arg("--json");
+        command
+    }
+
+    /// Starts the worker and does not wait for it.
+    pub(crate) fn start(&self, line: &str) -> Running {
+        Running::start(&mut self.command(line))
+    }
+
+    /// Runs the worker as a person does, without `--json`.
+    pub(crate) async fn person(&self, line: &str) -> Finished {
+        cloud::finish(&mut self.cloud.worker(line.split_whitespace()).unwrap()).await.unwrap()
     }
 
     /// Runs the worker to its end.
@@ -93,11 +147,7 @@ impl Fixture {
 
     /// Runs the worker, which must fail with this kind and code; gives what it said.
     pub(crate) async fn fails(&self, line: &str, kind: &str, code: i32) -> Value {
-        let finished = self.run(line).await;
-        let said = finished.json().unwrap();
-        assert_eq!(said["error"], kind, "{line}: {}\n{}", finished.stdout, finished.stderr);
-        assert_eq!(finished.code(), Some(code), "{line}: {}", finished.stdout);
-        said
+        failed(&self.run(line).await, kind, code)
     }
 
     /// A backup without waiting for quiescence, which takes seconds; gives its manifest.
@@ -130,15 +180,65 @@ impl Fixture {
 
     /// Every file below Qdrant's snapshots directory.
     pub(crate) fn snapshot_files(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        let mut dirs = vec![self.cloud.qdrant.snapshots_dir().to_owned()];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs_err::read_dir(&dir).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { dirs.push(path) } else { files.push(path) }
-            }
-        }
-        files
+        files_below(self.cloud.qdrant.snapshots_dir())
+    }
+
+    /// The names of the snapshots of a collection that lie on the disk.
+    pub(crate) fn snapshots_of(&self, collection: &str) -> Vec<String> {
+        let dir = self.cloud.qdrant.snapshots_dir().join(collection);
+        let Ok(entries) = fs_err::read_dir(dir) else { return Vec::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".snapshot")).collect()
+    }
+
+    /// How many multipart uploads are left.
+    pub(crate) async fn uploads(&self) -> usize {
+        let s3 = self.cloud.s3.client().await;
+        let listed = s3.list_multipart_uploads().bucket(BUCKET).send().await.unwrap();
+        listed.uploads().len()
+    }
+
+    /// Fails if a backup that failed before anything was stored has left anything: in the bucket, or on the host.
+    pub(crate) async fn assert_nothing_left(&self) {
+        self.cloud.s3.faults().clear();
+        assert_eq!(self.keys().await, [""; 0], "an object stays");
+        assert_eq!(self.uploads().await, 0, "a multipart upload stays");
+        assert_eq!(self.snapshot_files(), Vec::<PathBuf>::new(), "a snapshot stays");
+    }
+
+    /// Fails if a restore into an empty Qdrant that failed has left anything.
+    pub(crate) async fn assert_nothing_restored(&self) {
+        assert_eq!(self.collections().await, [""; 0], "a collection stays");
+        assert_eq!(self.aliases().await, json!({}), "an alias stays");
+        assert_eq!(self.snapshot_files(), Vec::<PathBuf>::new(), "a staged file stays");
+    }
+
+    /// Replaces the host and restores the newest backup, which must verify.
+    pub(crate) async fn restores(&mut self) -> Value {
+        self.replace_host().await;
+        let restored = self.ok("restore").await;
+        assert_eq!(restored["verdict"]["passed"], true, "{restored:#}");
+        restored
+    }
+
+    /// The exact number of points.
+    pub(crate) async fn count(&self, collection: &str) -> u64 {
+        self.client().count(&encoded(collection)).await.unwrap()
+    }
+
+    /// Makes a call of Qdrant, which must succeed.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Value {
+        self.client().call(method, path, Some(&body)).await.unwrap()
+    }
+
+    /// Waits until S3 is asked for this.
+    pub(crate) async fn until_asked(&self, operation: Operation) {
+        until(|| self.cloud.s3.count(operation) > 0).await;
+    }
+
+    /// Waits until Qdrant is asked for this.
+    pub(crate) async fn until_qdrant_is_asked(&self, method: &str, path: &str) {
+        until(|| self.stand_in().calls().iter().any(|call| call.method == method && call.path == path)).await;
     }
 
     /// The bucket's keys.
@@ -158,11 +258,109 @@ impl Fixture {
 
     /// Deletes some points, so that a collection changes.
     pub(crate) async fn delete_points(&self, collection: &str, count: usize) {
-        let corpus = Corpus::load().unwrap();
-        let ids: Vec<_> = corpus.points().take(count).map(|point| point.unwrap().id).collect();
+        let ids: Vec<_> = corpus().points().take(count).map(|point| point.unwrap().id).collect();
         let path = format!("/collections/{collection}/points/delete?wait=true");
         self.client().call(reqwest::Method::POST, &path, Some(&json!({ "points": ids }))).await.unwrap();
     }
+}
+
+/// The corpus: read once, for it never changes.
+pub(crate) fn corpus() -> &'static Corpus {
+    static CORPUS: OnceLock<Corpus> = OnceLock::new();
+    CORPUS.get_or_init(|| Corpus::load().unwrap())
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self { child }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn finished(self) -> Finished {
+        let output = self.child.wait_with_output().await.unwrap();
+        Finished {
+            status: output.status,
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) async fn finish(command: &mut Command) -> Finished {
+    cloud::finish(command).await.unwrap()
+}
+
+/// Fails unless the worker failed with this kind and code; gives what it said.
+pub(crate) fn failed(finished: &Finished, kind: &str, code: i32) -> Value {
+    let said = finished.json().unwrap();
+    assert_eq!(said["error"], kind, "{}\n{}", finished.stdout, finished.stderr);
+    assert_eq!(finished.code(), Some(code), "{}", finished.stdout);
+    said
+}
+
+/// Fails unless what the worker said (message, causes, hint) contains all of these.
+pub(crate) fn says(said: &Value, texts: &[&str]) {
+    let all = said.to_string();
+    for text in texts {
+        assert!(all.contains(text), "`{text}` is not said: {said:#}");
+    }
+}
+
+/// Waits until something holds, at most 30 seconds.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it never came to that");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Every file below a directory.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs_err::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { dirs.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
+/// The key of a backup's archive.
+pub(crate) fn archive(manifest: &Value) -> String {
+    manifest["key"].as_str().unwrap().to_owned()
+}
+
+/// The key of the file beside a backup's archive: `frames` or `golden`.
+pub(crate) fn beside(manifest: &Value, what: &str) -> String {
+    archive(manifest).replace(".tar.zst", &format!(".{what}.json.zst"))
+}
+
+/// A backup's id.
+pub(crate) fn id(manifest: &Value) -> &str {
+    manifest["backup_id"].as_str().unwrap()
 }
 
 /// A collection's name as a path segment.
@@ -172,5 +370,6 @@ pub(crate) fn encoded(name: &str) -> String {
 
 /// Backup ids have whole seconds: the next backup is another one only after the clock has moved on.
 pub(crate) async fn next_second() {
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let into_second = u64::try_from(jiff::Timestamp::now().subsec_millisecond()).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_010 - into_second)).await;
 }
