@@ -1,8 +1,9 @@
 //! What can go wrong in a transfer: one variant per operation, with the thing it failed on.
 
-use std::{io, path::PathBuf};
+use std::{any::Any, io, path::PathBuf};
 
 use protocol::FailureKind;
+use tokio::task::JoinError;
 
 use crate::{
     index::IndexError,
@@ -262,15 +263,43 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A thread or task of the transfer panicked; the panic is in the log.
-    #[error("a thread of the transfer panicked")]
-    Panicked,
+    /// A thread or task of the transfer panicked.
+    #[error("`{thread}` panicked: {message}")]
+    Panicked {
+        /// The thread or task.
+        thread: String,
+        /// What it said.
+        message: String,
+    },
+    /// A step found what the steps before it rule out: a mistake in this program.
+    #[error("a mistake in this program: {what}")]
+    Internal {
+        /// What it found.
+        what: &'static str,
+    },
     /// The caller asked to stop.
     #[error("stopped on request")]
     Cancelled,
 }
 
 impl Error {
+    /// What catching a panic of `thread` gave.
+    pub(crate) fn panicked(thread: impl Into<String>, panic: Box<dyn Any + Send>) -> Self {
+        let message = match panic.downcast::<String>() {
+            Ok(message) => *message,
+            Err(panic) => panic.downcast_ref::<&str>().unwrap_or(&"no message").to_string(),
+        };
+        Self::Panicked { thread: thread.into(), message }
+    }
+
+    /// What waiting for the task `task` gave.
+    pub(crate) fn joined(task: &str, error: JoinError) -> Self {
+        match error.try_into_panic() {
+            Ok(panic) => Self::panicked(task, panic),
+            Err(_cancelled) => Self::Internal { what: "a task was cancelled that nobody cancels" },
+        }
+    }
+
     /// What kind of failure it is, for programs.
     pub fn kind(&self) -> FailureKind {
         match self {
@@ -284,15 +313,18 @@ impl Error {
             },
             Self::BudgetTooSmall { .. } | Self::Level { .. } => FailureKind::ConfigInvalid,
             Self::TooLarge { .. } => FailureKind::CollectionUnsupported,
+            Self::SourceOpen { source, .. } if is_denied(source) => FailureKind::ConfigInvalid,
             Self::SourceOpen { .. } | Self::SourceRead { .. } | Self::SourceChanged { .. } => {
                 FailureKind::SnapshotFailed
             }
             Self::SourceChecksum { .. } | Self::PartDiffers { .. } | Self::ObjectDiffers { .. } => {
                 FailureKind::ChecksumMismatch
             }
-            Self::Compress { .. } | Self::Thread { .. } | Self::Panicked | Self::Wanted { .. } => {
-                FailureKind::Internal
-            }
+            Self::Compress { .. }
+            | Self::Thread { .. }
+            | Self::Panicked { .. }
+            | Self::Internal { .. }
+            | Self::Wanted { .. } => FailureKind::Internal,
             Self::Create { source, .. }
             | Self::UploadPart { source, .. }
             | Self::ListParts { source, .. }
@@ -317,6 +349,9 @@ impl Error {
         match self {
             Self::TooLarge { .. } => Some("back up fewer collections at once with `--collection`".into()),
             Self::BudgetTooSmall { needed, .. } => Some(format!("set the memory budget to {needed} bytes or more")),
+            Self::SourceOpen { source, .. } if is_denied(source) => Some(
+                "Qdrant writes snapshots with mode 0600 for its own user: run this program as root or as that user".into(),
+            ),
             Self::SourceOpen { .. } | Self::SourceRead { .. } | Self::SourceChanged { .. } => Some(
                 "a snapshot must stay as it is until it is uploaded; is another backup or a clean-up running?".into(),
             ),
@@ -347,7 +382,8 @@ impl Error {
             | Self::Compress { .. }
             | Self::Wanted { .. }
             | Self::Thread { .. }
-            | Self::Panicked
+            | Self::Panicked { .. }
+            | Self::Internal { .. }
             | Self::Cancelled => None,
         }
     }
@@ -360,9 +396,15 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
 fn of_store(error: &StoreError, otherwise: FailureKind) -> FailureKind {
     match error.kind {
         StoreErrorKind::AccessDenied
+        | StoreErrorKind::ClockSkewed
+        | StoreErrorKind::Unsent
         | StoreErrorKind::NoSuchBucket
         | StoreErrorKind::Throttled
         | StoreErrorKind::Transient => FailureKind::StoreUnavailable,
@@ -380,6 +422,10 @@ fn hint_of_store(error: &StoreError) -> Option<String> {
         StoreErrorKind::AccessDenied => {
             "check the credentials and that their policy allows this call on this key and the use of the KMS key"
         }
+        StoreErrorKind::ClockSkewed => "set this machine's clock: it differs too much from the store's",
+        StoreErrorKind::Unsent => {
+            "check that credentials are configured and can be fetched, and the endpoint"
+        }
         StoreErrorKind::NoSuchBucket => "check the bucket's name, the region and the endpoint",
         StoreErrorKind::Throttled => "the store asks to slow down; use fewer parts in flight",
         StoreErrorKind::Transient => "the store or the network fails; the same call may succeed later",
@@ -391,4 +437,27 @@ fn hint_of_store(error: &StoreError) -> Option<String> {
         | StoreErrorKind::Refused => return None,
     };
     Some(hint.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_keeps_its_thread_and_message() {
+        let literal = catch_unwind(|| panic!("a literal")).unwrap_err();
+        assert_eq!(Error::panicked("check-1", literal).to_string(), "`check-1` panicked: a literal");
+        let formatted = catch_unwind(|| panic!("number {}", 7)).unwrap_err();
+        assert_eq!(Error::panicked("check-1", formatted).to_string(), "`check-1` panicked: number 7");
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async { panic!("a task") });
+        let joined = tasks.join_next().await.unwrap().unwrap_err();
+        let error = Error::joined("fetch", joined);
+        assert_eq!(
+            (error.to_string().as_str(), error.kind()),
+            ("`fetch` panicked: a task", FailureKind::Internal)
+        );
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{progress::Progress, store::StoreError};
+use crate::{
+    progress::Progress,
+    store::{StoreError, StoreErrorKind},
+};
 
 /// Bounded attempts with exponential back-off and jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,10 @@ impl RetryPolicy {
     }
 }
 
+/// How often a call is tried that never gets as far as the store. What keeps it is mostly permanent, but the place that
+/// gives credentials may have hiccups, too.
+const UNSENT_ATTEMPTS: u32 = 3;
+
 /// Counts the attempts of one call and waits in between.
 #[derive(Debug)]
 pub(crate) struct Attempts<'a> {
@@ -54,8 +61,24 @@ impl<'a> Attempts<'a> {
 
     /// Says whether to try again after `error`, and has waited if so.
     pub(crate) async fn again(&mut self, error: &StoreError) -> bool {
+        let limit = if error.kind == StoreErrorKind::Unsent {
+            UNSENT_ATTEMPTS.min(self.policy.attempts)
+        } else if error.kind.is_transient() {
+            self.policy.attempts
+        } else {
+            0
+        };
+        self.again_up_to(limit, error).await
+    }
+
+    /// As [`Attempts::again`], whatever the error is.
+    pub(crate) async fn again_anyway(&mut self, error: &StoreError) -> bool {
+        self.again_up_to(self.policy.attempts, error).await
+    }
+
+    async fn again_up_to(&mut self, limit: u32, error: &StoreError) -> bool {
         self.failed += 1;
-        if !error.kind.is_transient() || self.failed >= self.policy.attempts {
+        if self.failed >= limit {
             return false;
         }
         let wait = self.policy.wait(self.failed, &self.what);

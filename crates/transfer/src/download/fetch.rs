@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::{
     download::{ArchiveRef, ReadOptions, consistency::layout_of},
     error::Error,
-    index::{FrameIndex, IndexError},
+    index::{Frame, FrameIndex, IndexError},
     memory::{Buffer, Gauge, Pool, fit},
     progress::Progress,
     retry::{Attempts, RetryPolicy},
@@ -17,6 +17,9 @@ use crate::{
 
 /// What decoding takes beside its buffers, in bytes: the context of one thread.
 const DECODE_CONTEXT: u64 = 1 << 20;
+/// The most raw bytes that one request reads, in frames of the largest size: data that hardly takes any bytes in the object
+/// is still shared between threads.
+const RUN_FRAMES: u64 = 8;
 /// What the index may take beside the budget; 2 TB of raw data have one of this size.
 const INDEX_ALLOWANCE: u64 = 16 << 20;
 
@@ -29,13 +32,16 @@ pub async fn fetch_index<S: MultipartStore>(
 ) -> Result<FrameIndex, Error> {
     let frames = layout_of(archive, options.geometry.frame_raw_max)?.frame_count();
     let invalid = |source| Error::Index { key: key.to_owned(), source };
-    let object = Object::find(store, key, None, options).await?;
+    let cancel = &options.cancel;
+    let found = cancel.run_until_cancelled(Object::find(store, key, None, options)).await;
+    let object = found.ok_or(Error::Cancelled)??;
     let limit = FrameIndex::json_zst_limit(frames);
     if object.size > limit {
         return Err(invalid(IndexError::TooLarge { size: object.size, limit, frames }));
     }
     let mut bytes = Vec::new();
-    object.read(store, 0..object.size, &mut bytes).await?;
+    let read = cancel.run_until_cancelled(object.read(store, 0..object.size, &mut bytes)).await;
+    read.ok_or(Error::Cancelled)??;
     let index = FrameIndex::from_json_zst(&bytes, frames).map_err(invalid)?;
     let (found, expected) = (index.root_hex(), archive.archive.frames_root.clone());
     if found != expected {
@@ -121,6 +127,8 @@ pub(super) struct Shares {
     pub(super) threads: usize,
     /// The most bytes that are read by one request.
     pub(super) range_size: u64,
+    /// The most raw bytes in them.
+    pub(super) range_raw: u64,
     /// Ranges, from the request until they are decoded.
     pub(super) ranges: Arc<Pool>,
     /// One buffer per thread for the raw bytes of a frame.
@@ -150,6 +158,7 @@ impl Shares {
         Ok(Self {
             threads,
             range_size,
+            range_raw: u64::from(raw) * RUN_FRAMES,
             ranges: Pool::new(ranges, usize::try_from(range_size).unwrap_or(usize::MAX), &gauge),
             raw: Pool::new(threads, raw as usize, &gauge),
             concurrency: ranges.min(rule),
@@ -164,12 +173,19 @@ pub(super) struct Fetcher<J> {
     ranges: Arc<Pool>,
     concurrency: usize,
     underway: JoinSet<Result<(J, Buffer), Error>>,
+    exhausted: bool,
 }
 
 impl<J: Send + 'static> Fetcher<J> {
     pub(super) fn new(object: Object, shares: &Shares) -> Self {
         let Shares { ranges, concurrency, .. } = shares;
-        Self { object, ranges: Arc::clone(ranges), concurrency: *concurrency, underway: JoinSet::new() }
+        Self {
+            object,
+            ranges: Arc::clone(ranges),
+            concurrency: *concurrency,
+            underway: JoinSet::new(),
+            exhausted: false,
+        }
     }
 
     /// Starts requests from `jobs` as long as there are buffers and the limit allows it.
@@ -178,10 +194,14 @@ impl<J: Send + 'static> Fetcher<J> {
         store: &S,
         jobs: &mut impl Iterator<Item = (Range<u64>, J)>,
     ) {
-        while self.underway.len() < self.concurrency
+        while !self.exhausted
+            && self.underway.len() < self.concurrency
             && let Some(mut buffer) = self.ranges.try_take()
         {
-            let Some((range, job)) = jobs.next() else { return };
+            let Some((range, job)) = jobs.next() else {
+                self.exhausted = true;
+                return;
+            };
             let (store, object) = (store.clone(), self.object.clone());
             self.underway.spawn(async move {
                 object.read(&store, range, buffer.vec()).await?;
@@ -190,14 +210,25 @@ impl<J: Send + 'static> Fetcher<J> {
         }
     }
 
-    /// How many requests are on their way.
-    pub(super) fn len(&self) -> usize {
-        self.underway.len()
+    /// Whether every job was started and has arrived, asked after [`Fetcher::start`] while nobody holds a buffer.
+    ///
+    /// Jobs that are left although there are buffers and nothing is on its way would never be done: that is an error.
+    pub(super) fn is_done(&self) -> Result<bool, Error> {
+        match (self.underway.is_empty(), self.exhausted) {
+            (true, true) => Ok(true),
+            (false, _) => Ok(false),
+            (true, false) => {
+                Err(Error::Internal { what: "ranges are left to be read, but no buffer for them" })
+            }
+        }
     }
 
     /// The next range that arrives; `None` if none is on its way. Nothing is lost when the future is dropped.
     pub(super) async fn next(&mut self) -> Option<Result<(J, Buffer), Error>> {
-        self.underway.join_next().await.map(|joined| joined.unwrap_or(Err(Error::Panicked)))
+        self.underway
+            .join_next()
+            .await
+            .map(|joined| joined.unwrap_or_else(|error| Err(Error::joined("fetch", error))))
     }
 
     pub(super) async fn stop(&mut self) {
@@ -205,20 +236,29 @@ impl<J: Send + 'static> Fetcher<J> {
     }
 }
 
-/// Cuts `frames` into runs of at most `limit` bytes in the object, one frame at least: the bytes and the frames of each.
-pub(super) fn runs(
-    offsets: &[u64],
+/// Cuts `frames` into runs of at most `limit` bytes in the object and `raw_limit` raw bytes, one frame at least: the bytes and
+/// the frames of each. `offsets` are those of `index`.
+pub(super) fn runs<'a>(
+    index: &'a [Frame],
+    offsets: &'a [u64],
     frames: Range<usize>,
     limit: u64,
-) -> impl Iterator<Item = (Range<u64>, Range<usize>)> + '_ {
+    raw_limit: u64,
+) -> impl Iterator<Item = (Range<u64>, Range<usize>)> + 'a {
     let mut next = frames.start;
     std::iter::from_fn(move || {
         let first = next;
         if first == frames.end {
             return None;
         }
+        let raw_len = |frame: usize| u64::from(index[frame].raw_len);
+        let mut raw = raw_len(first);
         next += 1;
-        while next < frames.end && offsets[next + 1] - offsets[first] <= limit {
+        while next < frames.end
+            && offsets[next + 1] - offsets[first] <= limit
+            && raw + raw_len(next) <= raw_limit
+        {
+            raw += raw_len(next);
             next += 1;
         }
         Some((offsets[first]..offsets[next], first..next))
@@ -230,13 +270,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_as_long_as_the_limit_allows_and_cover_everything() {
+    fn runs_are_as_long_as_the_limits_allow_and_cover_everything() {
+        let lens = [10, 5, 25, 1, 1, 18];
+        let index = lens.map(|compressed_len| Frame { raw_len: 100, compressed_len, hash: [0; 32] });
         let offsets = [0, 10, 15, 40, 41, 42, 60];
-        let cut = |limit| runs(&offsets, 1..6, limit).map(|(_, frames)| frames).collect::<Vec<_>>();
-        assert_eq!(cut(1), [1..2, 2..3, 3..4, 4..5, 5..6]);
-        assert_eq!(cut(27), [1..2, 2..5, 5..6]);
-        assert_eq!(cut(1000), std::iter::once(1..6).collect::<Vec<_>>());
-        assert_eq!(runs(&offsets, 1..6, 1000).next().unwrap().0, 10..60);
-        assert_eq!(runs(&offsets, 2..2, 9).count(), 0);
+        let cut = |limit, raw| {
+            runs(&index, &offsets, 1..6, limit, raw).map(|(_, frames)| frames).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(1, 1000), [1..2, 2..3, 3..4, 4..5, 5..6]);
+        assert_eq!(cut(27, 1000), [1..2, 2..5, 5..6]);
+        assert_eq!(cut(1000, 500), std::iter::once(1..6).collect::<Vec<_>>());
+        assert_eq!(cut(1000, 299), [1..3, 3..5, 5..6]);
+        assert_eq!(cut(1000, 1), [1..2, 2..3, 3..4, 4..5, 5..6]);
+        assert_eq!(runs(&index, &offsets, 1..6, 1000, 1000).next().unwrap().0, 10..60);
+        assert_eq!(runs(&index, &offsets, 2..2, 9, 1000).count(), 0);
     }
 }

@@ -13,10 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{check::check_object, fetch::fetch_index, restore::restore_entries};
 use crate::{
+    error::Error,
     progress::Progress,
     retry::RetryPolicy,
     upload::{Geometry, Threads},
 };
+
+const NO_BUFFER: Error = Error::Internal { what: "fewer buffers than threads" };
+const NOBODY_LEFT: Error = Error::Internal { what: "every thread ended before its work did" };
 
 /// What a manifest says about the archive to read.
 #[derive(Clone, Copy, Debug)]

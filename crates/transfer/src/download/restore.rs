@@ -10,10 +10,11 @@ use std::{
 };
 
 use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     download::{
-        ArchiveRef, ReadOptions, Restored,
+        ArchiveRef, NO_BUFFER, NOBODY_LEFT, ReadOptions, Restored,
         consistency::{check_index, layout_of},
         fetch::{Fetcher, Object, Shares, runs},
         target::Targets,
@@ -68,9 +69,10 @@ pub async fn restore_entries<S: MultipartStore>(
         targets: Arc::clone(&targets),
         target_of: target_of.into(),
         progress: Arc::clone(&options.progress),
+        stop: CancellationToken::new(),
     };
     let offsets = index.offsets();
-    let jobs = jobs(&writer.layout, &offsets, wanted, shares.range_size);
+    let jobs = jobs(&writer, &offsets, wanted, &shares);
     let mut fetcher = Fetcher::new(object, &shares);
     let object_bytes = {
         let mut crew = Crew::start(&writer, &shares, options.threads)?;
@@ -81,12 +83,13 @@ pub async fn restore_entries<S: MultipartStore>(
         moved?
     };
     drop(writer);
-    let targets = Arc::into_inner(targets).ok_or(Error::Panicked)?;
+    let targets =
+        Arc::into_inner(targets).ok_or(Error::Internal { what: "files are still being written" })?;
     match options.threads {
         Threads::Inline => targets.commit()?,
         Threads::PerCore | Threads::Count(_) => {
             let commit = tokio::task::spawn_blocking(|| targets.commit());
-            commit.await.map_err(|_panic| Error::Panicked)??;
+            commit.await.map_err(|error| Error::joined("commit", error))??;
         }
     }
     options.progress.enter(Phase::Done);
@@ -109,19 +112,20 @@ fn check_wanted(key: &str, layout: &Layout, wanted: &[(usize, PathBuf)]) -> Resu
 
 /// The ranges to read, in the order of the object.
 fn jobs<'a>(
-    layout: &'a Layout,
+    writer: &'a Writer,
     offsets: &'a [u64],
     wanted: &[(usize, PathBuf)],
-    range_size: u64,
+    shares: &Shares,
 ) -> impl Iterator<Item = (Range<u64>, Range<usize>)> + 'a {
+    let (size, raw) = (shares.range_size, shares.range_raw);
     let mut entries: Vec<usize> = wanted.iter().map(|(entry, _)| *entry).collect();
     entries.sort_unstable();
     entries.into_iter().flat_map(move |entry| {
-        let location = layout.entry_location(entry);
+        let location = writer.layout.entry_location(entry);
         // The index has as many frames as the layout, so these are places in it.
         let first = usize::try_from(location.first_frame).unwrap_or(usize::MAX);
         let count = usize::try_from(location.frame_count).unwrap_or(usize::MAX);
-        runs(offsets, first..first + count, range_size)
+        runs(&writer.index, offsets, first..first + count, size, raw)
     })
 }
 
@@ -138,7 +142,7 @@ async fn drive<S: MultipartStore>(
     let mut writing: usize = 0;
     loop {
         fetcher.start(store, &mut jobs);
-        if fetcher.len() == 0 && writing == 0 {
+        if writing == 0 && fetcher.is_done()? {
             return Ok(object_bytes);
         }
         tokio::select! {
@@ -167,6 +171,8 @@ struct Writer {
     targets: Arc<Targets>,
     target_of: Arc<[Option<usize>]>,
     progress: Arc<Progress>,
+    /// Nobody wants the rest any more.
+    stop: CancellationToken,
 }
 
 impl Writer {
@@ -179,8 +185,12 @@ impl Writer {
         mut compressed: &[u8],
     ) -> Result<(), Error> {
         for (number, frame) in (frames.start as u64..).zip(&self.index[frames]) {
-            let (bytes, rest) =
-                compressed.split_at_checked(frame.compressed_len as usize).ok_or(Error::Panicked)?;
+            if self.stop.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let (bytes, rest) = compressed
+                .split_at_checked(frame.compressed_len as usize)
+                .ok_or(Error::Internal { what: "a range is shorter than its frames" })?;
             compressed = rest;
             decoder.decode(bytes, frame, raw.vec()).map_err(|what| Error::FrameDamaged {
                 key: self.key.clone(),
@@ -205,6 +215,8 @@ enum Crew {
     Threads {
         work: std_mpsc::Sender<(Range<usize>, Buffer)>,
         done: mpsc::UnboundedReceiver<Result<(), Error>>,
+        /// What is queued is not done any more when this is dropped.
+        stop: DropGuard,
     },
     Inline {
         writer: Writer,
@@ -217,7 +229,7 @@ enum Crew {
 impl Crew {
     fn start(writer: &Writer, shares: &Shares, threads: Threads) -> Result<Self, Error> {
         if threads == Threads::Inline {
-            let raw = shares.raw.try_take().ok_or(Error::Panicked)?;
+            let raw = shares.raw.try_take().ok_or(NO_BUFFER)?;
             return Ok(Self::Inline {
                 writer: writer.clone(),
                 decoder: Decoder::default(),
@@ -230,14 +242,17 @@ impl Crew {
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..shares.threads {
             let (queue, report, writer) = (Arc::clone(&queue), report.clone(), writer.clone());
-            let mut raw = shares.raw.try_take().ok_or(Error::Panicked)?;
+            let mut raw = shares.raw.try_take().ok_or(NO_BUFFER)?;
+            let name = format!("unpack-{number}");
+            let thread = name.clone();
             let run = move || {
                 let mut decoder = Decoder::default();
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((frames, compressed)) = next else { break };
                     let write = || writer.write(&mut decoder, &mut raw, frames, compressed.as_ref());
-                    let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(Err(Error::Panicked));
+                    let written = catch_unwind(AssertUnwindSafe(write))
+                        .unwrap_or_else(|panic| Err(Error::panicked(&thread, panic)));
                     drop(compressed);
                     if report.send(written).is_err() {
                         break;
@@ -247,10 +262,10 @@ impl Crew {
                 drop((writer, raw));
                 drop(report);
             };
-            let spawned = thread::Builder::new().name(format!("unpack-{number}")).spawn(run);
+            let spawned = thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|source| Error::Thread { source })?;
         }
-        Ok(Self::Threads { work, done })
+        Ok(Self::Threads { work, done, stop: writer.stop.clone().drop_guard() })
     }
 
     /// Hands over frames to be written.
@@ -268,15 +283,15 @@ impl Crew {
     /// The result of one [`Crew::write`].
     async fn written(&mut self) -> Result<(), Error> {
         match self {
-            Self::Threads { done, .. } => done.recv().await.unwrap_or(Err(Error::Panicked)),
+            Self::Threads { done, .. } => done.recv().await.unwrap_or(Err(NOBODY_LEFT)),
             Self::Inline { done, .. } => done.pop().unwrap_or(Ok(())),
         }
     }
 
     /// Waits until nobody writes any more.
     async fn stop(self) {
-        if let Self::Threads { work, mut done } = self {
-            drop(work);
+        if let Self::Threads { work, mut done, stop } = self {
+            drop((work, stop));
             while done.recv().await.is_some() {}
         }
     }

@@ -85,7 +85,10 @@ fn stored_forms_that_break_the_rules_are_refused() {
     for at in 0..good.len() {
         let mut flipped = good.clone();
         flipped[at] ^= 1;
-        assert_ne!(FrameIndex::from_json_zst(&flipped, 3).ok(), Some(index(4)));
+        // A bit that no decoder looks at may be flipped; what comes out is the index or nothing.
+        if let Ok(found) = FrameIndex::from_json_zst(&flipped, 3) {
+            assert_eq!(found, index(3), "{at}");
+        }
         refused(&good[..at], 3);
     }
     assert!(matches!(refused(&[good.as_slice(), good.as_slice()].concat(), 3), IndexError::Zstd { .. }));

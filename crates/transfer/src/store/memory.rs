@@ -70,10 +70,17 @@ pub enum Effect {
     Fail(StoreErrorKind),
     /// The call does its work, but its answer is lost.
     LoseReply,
-    /// One byte is stored, or read, flipped; checksums are those of the flipped bytes.
+    /// One byte is stored, or read, flipped; checksums are those of the flipped bytes. The list of parts shows another
+    /// checksum for the second one.
     FlipByte,
     /// The call never answers.
     Hang,
+    /// The list of parts lacks the second one.
+    DropPart,
+    /// The list of parts shows the second one a byte shorter.
+    ShortenPart,
+    /// The list of parts has a part that was never sent.
+    AddPart,
 }
 
 /// A scripted fault: the next `times` calls that `call` names suffer `effect`.
@@ -163,7 +170,14 @@ impl Memory {
         match effect {
             Some(Effect::Fail(kind)) => Err(StoreError::new(kind, call.name(), "scripted failure")),
             Some(Effect::Hang) => std::future::pending().await,
-            Some(Effect::LoseReply | Effect::FlipByte) | None => Ok(effect),
+            Some(
+                Effect::LoseReply
+                | Effect::FlipByte
+                | Effect::DropPart
+                | Effect::ShortenPart
+                | Effect::AddPart,
+            )
+            | None => Ok(effect),
         }
     }
 }
@@ -191,7 +205,15 @@ impl State {
 fn answer<T>(effect: Option<Effect>, call: &'static str, value: T) -> Result<T, StoreError> {
     match effect {
         Some(Effect::LoseReply) => Err(StoreError::new(StoreErrorKind::Transient, call, "connection reset")),
-        Some(Effect::Fail(_) | Effect::FlipByte | Effect::Hang) | None => Ok(value),
+        Some(
+            Effect::Fail(_)
+            | Effect::FlipByte
+            | Effect::Hang
+            | Effect::DropPart
+            | Effect::ShortenPart
+            | Effect::AddPart,
+        )
+        | None => Ok(value),
     }
 }
 
@@ -247,7 +269,9 @@ impl MultipartStore for Memory {
         let mut state = self.lock();
         let with_checksums = !state.without_checksums;
         let upload = state.upload(upload, Call::ListParts.name())?;
-        let parts = upload.parts.iter().map(|(number, body)| stored(*number, body, with_checksums)).collect();
+        let mut parts: Vec<StoredPart> =
+            upload.parts.iter().map(|(number, body)| stored(*number, body, with_checksums)).collect();
+        distort(&mut parts, effect);
         answer(effect, Call::ListParts.name(), parts)
     }
 
@@ -368,6 +392,25 @@ impl Object {
 fn stored(number: u32, body: &Bytes, with_checksum: bool) -> StoredPart {
     let crc64nvme = with_checksum.then(|| Crc64::of(body));
     StoredPart { number, size: body.len() as u64, etag: etag(body), crc64nvme }
+}
+
+/// Makes the list of parts wrong, as the script wants it.
+fn distort(parts: &mut Vec<StoredPart>, effect: Option<Effect>) {
+    match effect {
+        Some(Effect::DropPart) if parts.len() > 1 => drop(parts.remove(1)),
+        Some(Effect::AddPart) => {
+            let extra = parts.last().map(|last| StoredPart { number: last.number + 1, ..last.clone() });
+            parts.extend(extra);
+        }
+        Some(Effect::ShortenPart | Effect::FlipByte) => {
+            if let Some(part) = parts.get_mut(1) {
+                part.size -= u64::from(effect == Some(Effect::ShortenPart));
+                part.crc64nvme =
+                    part.crc64nvme.filter(|_| effect != Some(Effect::FlipByte)).or(Some(Crc64(1)));
+            }
+        }
+        Some(Effect::DropPart | Effect::Fail(_) | Effect::LoseReply | Effect::Hang) | None => {}
+    }
 }
 
 /// The bytes with the middle one flipped.

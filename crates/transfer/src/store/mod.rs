@@ -191,6 +191,10 @@ pub enum StoreErrorKind {
     NoSuchUpload,
     /// The credentials are missing, expired or not allowed to do this.
     AccessDenied,
+    /// The store refuses the request because of its time: the clocks differ.
+    ClockSkewed,
+    /// The client did not get to send the request: no credentials can be had, or a setting is wrong.
+    Unsent,
     /// A condition does not hold: the key exists, or the object is not the pinned one any more.
     PreconditionFailed,
     /// The object does not have the range.
@@ -209,8 +213,9 @@ impl StoreErrorKind {
     /// Whether the same call may well succeed a little later.
     pub fn is_transient(self) -> bool {
         match self {
-            Self::Throttled | Self::Transient | Self::BadDigest => true,
-            Self::NoSuchKey
+            Self::Throttled | Self::Transient | Self::BadDigest | Self::Unsent => true,
+            Self::ClockSkewed
+            | Self::NoSuchKey
             | Self::NoSuchBucket
             | Self::NoSuchUpload
             | Self::AccessDenied

@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+const NO_BUFFER: Error = Error::Internal { what: "a frame fills more buffers than there are" };
+const ENDED: Error = Error::Internal { what: "the work goes on after its last frame" };
+
 /// What comes out of the work.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -118,7 +121,10 @@ impl Crew {
     pub(super) async fn next(&mut self) -> Event {
         match &mut self.events {
             // All senders gone without a last word: nobody is left to finish.
-            Events::Threads(receiver) => receiver.recv().await.unwrap_or(Event::Failed(Error::Panicked)),
+            Events::Threads(receiver) => receiver
+                .recv()
+                .await
+                .unwrap_or(Event::Failed(Error::Internal { what: "every thread ended before its work did" })),
             Events::Inline(inline) => {
                 tokio::task::yield_now().await;
                 inline.next()
@@ -156,9 +162,10 @@ fn spawn(
     events: &mpsc::UnboundedSender<Event>,
     body: impl FnOnce(&mpsc::UnboundedSender<Event>) -> Result<(), Error> + Send + 'static,
 ) -> Result<(), Error> {
-    let events = events.clone();
+    let (events, thread) = (events.clone(), name.clone());
     let run = move || {
-        let ended = catch_unwind(AssertUnwindSafe(|| body(&events))).unwrap_or(Err(Error::Panicked));
+        let ended = catch_unwind(AssertUnwindSafe(|| body(&events)))
+            .unwrap_or_else(|panic| Err(Error::panicked(thread, panic)));
         if let Err(error) = ended {
             // Nobody listens any more when the upload has ended for another reason.
             let _unheard = events.send(Event::Failed(error));
@@ -290,18 +297,18 @@ impl Inline {
 
     fn step(&mut self) -> Result<(), Error> {
         if self.next == self.frames {
-            let (hasher, assembler) = self.work.take().ok_or(Error::Panicked)?;
+            let (hasher, assembler) = self.work.take().ok_or(ENDED)?;
             let digests = hasher.finish()?;
-            let object = assembler.finish(&mut self.sink).ok_or(Error::Panicked)?;
+            let object = assembler.finish(&mut self.sink).ok_or(NO_BUFFER)?;
             self.sink.queue.extend([Event::Entries(digests), Event::Object(object)]);
             return Ok(());
         }
         let (mut raw, mut compressed) =
-            self.raw.try_take().zip(self.compressed.try_take()).ok_or(Error::Panicked)?;
+            self.raw.try_take().zip(self.compressed.try_take()).ok_or(NO_BUFFER)?;
         let frame = self.packer.pack(self.next, &mut raw, &mut compressed)?;
-        let (hasher, assembler) = self.work.as_mut().ok_or(Error::Panicked)?;
+        let (hasher, assembler) = self.work.as_mut().ok_or(ENDED)?;
         hasher.push(self.next, raw.as_ref())?;
-        assembler.push(frame, compressed.as_ref(), &mut self.sink).ok_or(Error::Panicked)?;
+        assembler.push(frame, compressed.as_ref(), &mut self.sink).ok_or(NO_BUFFER)?;
         self.next += 1;
         Ok(())
     }

@@ -74,7 +74,7 @@ async fn drive<S: MultipartStore>(
         tokio::select! {
             biased;
             () = options.cancel.cancelled() => return Err(Error::Cancelled),
-            Some(sent) = sending.join_next() => parts.push(sent.map_err(|_panic| Error::Panicked)??),
+            Some(sent) = sending.join_next() => parts.push(sent.map_err(|error| Error::joined("send part", error))??),
             event = crew.next(), if !finished && (crew.runs_ahead() || ready.is_empty()) => match event {
                 Event::Part(part) => ready.push_back(part),
                 Event::Entries(found) => digests = Some(found),
@@ -84,7 +84,8 @@ async fn drive<S: MultipartStore>(
         }
     }
     parts.sort_unstable_by_key(|part: &StoredPart| part.number);
-    let (object, digests) = object.zip(digests).ok_or(Error::Panicked)?;
+    let (object, digests) =
+        object.zip(digests).ok_or(Error::Internal { what: "the parts ended before the object" })?;
     Ok(Moved { parts, object, digests })
 }
 

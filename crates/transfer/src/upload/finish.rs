@@ -1,6 +1,9 @@
 //! Making the object out of its parts: what the store has is compared first, and an answer that is lost is found out about.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use crate::{
     error::Error,
@@ -17,7 +20,7 @@ pub(super) struct Unfinished {
     pub(super) abort: bool,
 }
 
-/// Compares the store's parts with `sent`, then completes the upload and looks at what came of it.
+/// Compares the store's parts with `sent`, then completes the upload and looks at what came of it. Stops when asked to.
 pub(super) async fn finish<S: MultipartStore>(
     store: &S,
     upload: &UploadRef,
@@ -25,10 +28,19 @@ pub(super) async fn finish<S: MultipartStore>(
     mut whole: Whole,
     options: &UploadOptions,
 ) -> Result<ObjectInfo, Unfinished> {
+    let cancelled = |abort| Unfinished { error: Error::Cancelled, abort };
+    let reviewed = options.cancel.run_until_cancelled(review(store, upload, sent, options)).await;
     let parts =
-        review(store, upload, sent, options).await.map_err(|error| Unfinished { error, abort: true })?;
+        reviewed.ok_or_else(|| cancelled(true))?.map_err(|error| Unfinished { error, abort: true })?;
     whole.checked_by_store = parts.iter().all(|part| part.crc64nvme.is_some());
-    complete(store, upload, &parts, whole, options).await
+    let asked = AtomicBool::new(false);
+    let completed = complete(store, upload, &parts, whole, options, &asked);
+    let completed = options.cancel.run_until_cancelled(completed).await;
+    // A store that was asked to make the object may still be at it.
+    match completed {
+        Some(completed) => completed,
+        None => Err(cancelled(!asked.load(Relaxed))),
+    }
 }
 
 /// The parts as the store lists them, with its checksums, once they are equal to what was sent.
@@ -73,25 +85,30 @@ async fn review<S: MultipartStore>(
     }
 }
 
+/// Completes the upload. `asked` is set before the store is asked to for the first time.
+///
+/// Once an answer was lost, the store may be making the object, whatever it says to later calls: then the upload is not
+/// aborted any more, and the object is looked for until the attempts are used up.
 async fn complete<S: MultipartStore>(
     store: &S,
     upload: &UploadRef,
     parts: &[StoredPart],
     whole: Whole,
     options: &UploadOptions,
+    asked: &AtomicBool,
 ) -> Result<ObjectInfo, Unfinished> {
     let key = || upload.key.clone();
     let mut attempts = Attempts::new(options.retry, &options.progress, format!("complete {}", upload.key));
-    // Once an answer was lost, the object may exist although the store says that the upload does not.
     let mut in_doubt = false;
     loop {
+        asked.store(true, Relaxed);
         let error = match store.complete(upload, parts, whole).await {
             Ok(()) => return confirm(store, upload, whole, options).await,
             Err(error) => error,
         };
-        let maybe_done = is_ambiguous(&error);
-        in_doubt |= maybe_done;
-        if !in_doubt {
+        let meaning = meaning_of(&error);
+        in_doubt |= meaning == Meaning::Unknown;
+        if meaning == Meaning::Refused && !in_doubt {
             return Err(Unfinished { error: Error::Complete { key: key(), source: error }, abort: true });
         }
         match look(store, upload, options).await {
@@ -101,38 +118,46 @@ async fn complete<S: MultipartStore>(
                     return Ok(info);
                 }
                 Some(what) => {
-                    return Err(Unfinished { error: Error::KeyTaken { key: key(), what }, abort: true });
+                    let error = Error::KeyTaken { key: key(), what };
+                    return Err(Unfinished { error, abort: !in_doubt });
                 }
             },
-            Ok(None) if attempts.again(&error).await => {}
-            // A refusal, or no attempt left; and there is no object.
+            Ok(None) if in_doubt && attempts.again_anyway(&error).await => {}
             Ok(None) => {
-                return Err(Unfinished { error: Error::Complete { key: key(), source: error }, abort: true });
+                let error = Error::Complete { key: key(), source: error };
+                return Err(Unfinished { error, abort: !in_doubt });
             }
             Err(source) => {
                 tracing::warn!(key = upload.key, error = %source, "cannot see whether the upload was completed");
-                return Err(Unfinished {
-                    error: Error::Complete { key: key(), source: error },
-                    abort: false,
-                });
+                let error = Error::Complete { key: key(), source: error };
+                return Err(Unfinished { error, abort: !in_doubt });
             }
         }
     }
 }
 
-/// Whether a call that ended so may have made the object, now or earlier.
-fn is_ambiguous(error: &StoreError) -> bool {
+/// What a failed call says about the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// The call may have made it, or may still be making it.
+    Unknown,
+    /// This call has not made it, but there may be one, from an earlier call or from somebody else.
+    NotByThisCall,
+    /// The call has not made it.
+    Refused,
+}
+
+fn meaning_of(error: &StoreError) -> Meaning {
     match error.kind {
-        StoreErrorKind::Transient
-        | StoreErrorKind::Throttled
-        | StoreErrorKind::PreconditionFailed
-        | StoreErrorKind::NoSuchUpload => true,
+        StoreErrorKind::Transient | StoreErrorKind::Throttled | StoreErrorKind::Unsent => Meaning::Unknown,
+        StoreErrorKind::PreconditionFailed | StoreErrorKind::NoSuchUpload => Meaning::NotByThisCall,
         StoreErrorKind::NoSuchKey
         | StoreErrorKind::NoSuchBucket
         | StoreErrorKind::AccessDenied
+        | StoreErrorKind::ClockSkewed
         | StoreErrorKind::OutOfRange
         | StoreErrorKind::BadDigest
-        | StoreErrorKind::Refused => false,
+        | StoreErrorKind::Refused => Meaning::Refused,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     layout::{EntrySpec, FRAME_RAW_MAX, Layout},
     progress::{Phase, Progress},
     retry::{Attempts, RetryPolicy},
-    store::{MultipartStore, UploadRef, Whole},
+    store::{MultipartStore, StoreErrorKind, UploadRef, Whole},
 };
 
 /// How long a failed upload may take to be aborted before that is left to the bucket's lifecycle.
@@ -178,24 +178,25 @@ pub async fn upload<S: MultipartStore>(
     options.progress.begin(layout.raw_len());
     tracing::debug!(key, ?plan, frames = layout.frame_count(), "the upload is planned");
 
-    let upload = unless_cancelled(&options.cancel, create(store, key, &options)).await??;
+    let upload = start(store, key, &options).await?;
     let moved = transfer(store, &upload, &layout, &sources, &plan, &options).await;
     let Moved { parts, object, digests } = match moved {
         Ok(moved) => moved,
         Err(error) => {
-            abort(store, &upload).await;
+            abort(store, &upload, &options).await;
             return Err(error);
         }
     };
     options.progress.enter(Phase::Completing);
     let part_count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let whole = Whole { size: object.size, crc64nvme: object.crc64nvme, checked_by_store: true };
-    let finished = unless_cancelled(&options.cancel, finish(store, &upload, parts, whole, &options)).await?;
-    let info = match finished {
+    let info = match finish(store, &upload, parts, whole, &options).await {
         Ok(info) => info,
         Err(Unfinished { error, abort: doomed }) => {
             if doomed {
-                abort(store, &upload).await;
+                abort(store, &upload, &options).await;
+            } else {
+                tracing::warn!(key, "the upload is not aborted, since the store may still complete it");
             }
             return Err(error);
         }
@@ -224,40 +225,83 @@ pub async fn upload<S: MultipartStore>(
     Ok(uploaded)
 }
 
-async fn create<S: MultipartStore>(
-    store: &S,
-    key: &str,
-    options: &UploadOptions,
-) -> Result<UploadRef, Error> {
+/// Starts the upload. Whatever comes of it, no other upload of the key is left, also where the store's answer was lost.
+async fn start<S: MultipartStore>(store: &S, key: &str, options: &UploadOptions) -> Result<UploadRef, Error> {
     let mut attempts = Attempts::new(options.retry, &options.progress, format!("start the upload of {key}"));
-    let upload = loop {
-        match store.create(key, &options.metadata).await {
-            Ok(upload) => break upload,
-            Err(error) if attempts.again(&error).await => {}
-            Err(source) => return Err(Error::Create { key: key.to_owned(), source }),
+    let creating = async {
+        loop {
+            match store.create(key, &options.metadata).await {
+                Ok(upload) => return Ok(upload),
+                Err(error) if attempts.again(&error).await => {}
+                Err(source) => return Err(source),
+            }
         }
     };
-    if attempts.failed() > 0 {
-        // An answer may have been lost. Its upload would be kept, and paid for, until the bucket's lifecycle drops it.
-        match store.list_uploads(key).await {
-            Ok(pending) => {
-                for stray in
-                    pending.into_iter().map(|pending| pending.upload).filter(|stray| *stray != upload)
-                {
-                    if stray.key == key {
-                        abort(store, &stray).await;
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(key, %error, "cannot look for uploads whose start was not answered"),
+    let created = options.cancel.run_until_cancelled(creating).await;
+    let (upload, unanswered) = match created {
+        Some(Ok(upload)) => (Ok(upload), attempts.failed() > 0),
+        Some(Err(source)) => {
+            let unanswered = attempts.failed() > 1 || source.kind.is_transient();
+            (Err(Error::Create { key: key.to_owned(), source }), unanswered)
         }
+        None => (Err(Error::Cancelled), true),
+    };
+    if unanswered {
+        abort_strays(store, key, upload.as_ref().ok(), options).await;
     }
-    Ok(upload)
+    upload
 }
 
-async fn abort<S: MultipartStore>(store: &S, upload: &UploadRef) {
-    let aborted = tokio::time::timeout(ABORT_TIMEOUT, store.abort(upload)).await;
-    match aborted {
+/// Aborts the uploads of `key` but `ours`: those whose start was not answered. They would be kept, and paid for, until the
+/// bucket's lifecycle drops them.
+async fn abort_strays<S: MultipartStore>(
+    store: &S,
+    key: &str,
+    ours: Option<&UploadRef>,
+    options: &UploadOptions,
+) {
+    let mut attempts = Attempts::new(options.retry, &options.progress, format!("list the uploads of {key}"));
+    let listing = async {
+        loop {
+            match store.list_uploads(key).await {
+                Ok(pending) => return Ok(pending),
+                Err(error) if attempts.again(&error).await => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let pending = match tokio::time::timeout(ABORT_TIMEOUT, listing).await {
+        Ok(Ok(pending)) => pending,
+        Ok(Err(error)) => {
+            tracing::warn!(key, %error, "cannot look for uploads whose start was not answered");
+            return;
+        }
+        Err(_) => {
+            tracing::warn!(key, "looking for uploads whose start was not answered takes too long");
+            return;
+        }
+    };
+    for stray in pending.into_iter().map(|pending| pending.upload) {
+        if stray.key == key && Some(&stray) != ours {
+            abort(store, &stray, options).await;
+        }
+    }
+}
+
+/// Aborts an upload, more than once if need be, within a time limit.
+async fn abort<S: MultipartStore>(store: &S, upload: &UploadRef, options: &UploadOptions) {
+    let mut attempts = Attempts::new(options.retry, &options.progress, format!("abort {}", upload.key));
+    let aborting = async {
+        loop {
+            match store.abort(upload).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind == StoreErrorKind::NoSuchUpload => return Ok(()),
+                Err(error) if attempts.again(&error).await => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    match tokio::time::timeout(ABORT_TIMEOUT, aborting).await {
         Ok(Ok(())) => tracing::info!(key = upload.key, "the upload is aborted"),
         Ok(Err(error)) => {
             tracing::warn!(key = upload.key, %error, "the upload cannot be aborted and keeps its parts")
@@ -318,8 +362,4 @@ fn entries(layout: &Layout, digests: &[[u8; 32]]) -> Vec<ArchiveEntry> {
         }
     };
     digests.iter().enumerate().map(entry).collect()
-}
-
-async fn unless_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Error> {
-    cancel.run_until_cancelled(work).await.ok_or(Error::Cancelled)
 }

@@ -1,6 +1,9 @@
 //! Damage of every sort in every place: each ends in a named error and no file, and `check_object` names the place.
 
-use transfer::{Error, Finding, check_object, fetch_index};
+use transfer::{
+    Error, Finding, check_object, fetch_index,
+    store::{Call, Effect, Fault},
+};
 
 use crate::support::{KEY, Stored, listing, read_options};
 
@@ -150,6 +153,28 @@ async fn the_list_of_findings_has_an_end() {
     assert!(!check.is_whole());
     let first = check.findings[1].to_string();
     assert!(first.starts_with("frame 1 at byte ") && first.contains("(`a` at byte 0): "), "{first}");
+}
+
+#[tokio::test]
+async fn a_request_to_stop_is_heard_while_the_index_is_read() {
+    let (_, stored) = Stored::typical().await;
+    stored.store.put(INDEX_KEY, stored.index.to_json_zst());
+    for call in [Call::Head, Call::GetRange(0..0)] {
+        stored.store.fault(Fault { call, after: 0, times: 1, effect: Effect::Hang });
+        let options = read_options();
+        options.cancel.cancel();
+        let error = fetch_index(&stored.store, INDEX_KEY, stored.reference(), &options).await.unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error:?}");
+        let options = read_options();
+        let cancel = options.cancel.clone();
+        let stopping = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            cancel.cancel();
+        };
+        let fetching = fetch_index(&stored.store, INDEX_KEY, stored.reference(), &options);
+        let (result, ()) = tokio::join!(fetching, stopping);
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+    }
 }
 
 #[tokio::test]

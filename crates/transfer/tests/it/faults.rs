@@ -114,10 +114,22 @@ async fn a_part_that_never_works_ends_and_aborts_the_upload() {
 async fn an_upload_that_cannot_be_aborted_still_says_why_it_failed() {
     let store = Memory::default();
     store.fault(fault(Call::UploadPart(1), 1, Effect::Fail(StoreErrorKind::AccessDenied)));
-    store.fault(fault(Call::Abort, 1, TRANSIENT));
+    store.fault(fault(Call::Abort, 1, Effect::Fail(StoreErrorKind::AccessDenied)));
     let error = run(&store).await.unwrap_err();
     assert!(matches!(error, Error::UploadPart { part: 1, .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("credentials"));
+    assert_eq!(store.pending(), 1);
+}
+
+#[tokio::test]
+async fn an_abort_that_fails_is_tried_again() {
+    for effect in [TRANSIENT, Effect::LoseReply] {
+        let store = Memory::default();
+        store.fault(fault(Call::UploadPart(1), 1, Effect::Fail(StoreErrorKind::AccessDenied)));
+        store.fault(fault(Call::Abort, 1, effect));
+        run(&store).await.unwrap_err();
+        assert_eq!((store.pending(), count(&store.take_calls(), &Call::Abort)), (0, 2));
+    }
 }
 
 #[tokio::test]
@@ -131,10 +143,31 @@ async fn a_start_whose_answer_is_lost_leaves_no_second_upload() {
 }
 
 #[tokio::test]
+async fn a_start_whose_answers_are_all_lost_leaves_nothing() {
+    let store = Memory::default();
+    store.fault(fault(Call::Create, 100, Effect::LoseReply));
+    store.fault(fault(Call::ListUploads, 2, TRANSIENT));
+    let error = run(&store).await.unwrap_err();
+    assert!(matches!(error, Error::Create { .. }), "{error:?}");
+    assert_eq!((store.pending(), count(&store.take_calls(), &Call::Abort)), (0, 5));
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_sent_is_tried_three_times() {
+    let store = Memory::default();
+    store.fault(fault(Call::Create, 100, Effect::Fail(StoreErrorKind::Unsent)));
+    let error = run(&store).await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::StoreUnavailable);
+    assert!(error.hint().unwrap().contains("credentials"));
+    assert_eq!(count(&store.take_calls(), &Call::Create), 3);
+}
+
+#[tokio::test]
 async fn a_store_that_refuses_to_start_is_named() {
     for (kind, expected, hint) in [
         (StoreErrorKind::NoSuchBucket, FailureKind::StoreUnavailable, "bucket's name"),
         (StoreErrorKind::AccessDenied, FailureKind::StoreUnavailable, "credentials"),
+        (StoreErrorKind::ClockSkewed, FailureKind::StoreUnavailable, "clock"),
         (StoreErrorKind::Refused, FailureKind::UploadFailed, ""),
     ] {
         let store = Memory::default();
@@ -206,6 +239,41 @@ async fn an_upload_in_doubt_is_not_aborted() {
 }
 
 #[tokio::test]
+async fn once_in_doubt_the_object_is_looked_for_and_the_upload_left_alone() {
+    // Neither answered nor there at first, then refused: it may still be on its way.
+    for later in [StoreErrorKind::Transient, StoreErrorKind::NoSuchUpload, StoreErrorKind::Refused] {
+        let store = Memory::default();
+        store.fault(fault(Call::Complete, 1, TRANSIENT));
+        store.fault(fault(Call::Complete, 100, Effect::Fail(later)));
+        let error = run(&store).await.unwrap_err();
+        assert!(matches!(error, Error::Complete { .. }), "{error:?}");
+        let calls = store.take_calls();
+        assert_eq!(count(&calls, &Call::Abort), 0, "{later:?}");
+        assert_eq!((count(&calls, &Call::Complete), count(&calls, &Call::Head)), (5, 5), "{later:?}");
+        assert_eq!(store.pending(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_request_to_stop_at_the_end_aborts_unless_the_store_was_asked_to_complete() {
+    for (call, aborts) in [(Call::ListParts, 1), (Call::Complete, 0), (Call::Head, 0)] {
+        let store = Memory::default();
+        store.fault(fault(call.clone(), 100, Effect::Hang));
+        let (tree, options) = (tree(), upload_options());
+        let cancel = options.cancel.clone();
+        let stopping = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            cancel.cancel();
+        };
+        let (result, ()) = tokio::join!(upload(&store, KEY, tree.sources(), options), stopping);
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+        let calls = store.take_calls();
+        assert!(calls.contains(&call));
+        assert_eq!(count(&calls, &Call::Abort), aborts, "{call:?}");
+    }
+}
+
+#[tokio::test]
 async fn somebody_elses_object_is_neither_taken_for_ours_nor_touched() {
     let store = Memory::default();
     store.put(KEY, b"another archive".to_vec());
@@ -233,6 +301,19 @@ async fn what_the_store_lists_must_be_what_was_sent() {
     let Error::ObjectDiffers { what, .. } = &error else { panic!("{error:?}") };
     assert!(what.contains("`snapshots/a/a.snapshot` at byte"), "{what}");
     assert_eq!(error.kind(), FailureKind::ChecksumMismatch);
+
+    for (effect, part, says) in [
+        (Effect::DropPart, 2, "does not list"),
+        (Effect::ShortenPart, 2, "65535 bytes, not 65536"),
+        (Effect::FlipByte, 2, "CRC-64/NVME"),
+        (Effect::AddPart, 21, "never sent"),
+    ] {
+        let store = Memory::default();
+        store.fault(fault(Call::ListParts, 1, effect));
+        let error = fails_cleanly(&store, FailureKind::ChecksumMismatch).await;
+        let Error::PartDiffers { part: found, what, .. } = &error else { panic!("{error:?}") };
+        assert!(*found == part && what.contains(says), "{found}: {what}");
+    }
 
     let store = Memory::default();
     store.fault(fault(Call::ListParts, 100, TRANSIENT));

