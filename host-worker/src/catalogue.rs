@@ -91,12 +91,10 @@ fn content(manifest: &Manifest) -> Content {
 
 impl Render for List {
     fn render(&self) -> String {
-        if self.backups.is_empty() {
-            return "no backups".to_owned();
-        }
         let rows: Vec<Vec<String>> = self.backups.iter().map(|backup| row(backup, self.at)).collect();
         let header = ["backup", "age", "size", "collections", "points", "qdrant", "proof", ""];
-        let table = table(&header, &[1, 2, 3, 4], &rows);
+        let table =
+            if rows.is_empty() { "no backups".to_owned() } else { table(&header, &[1, 2, 3, 4], &rows) };
         match &self.pointer_problem {
             Some(problem) => format!("{table}\n\nthe pointer cannot be used: {problem}"),
             None => table,
@@ -164,7 +162,7 @@ pub struct Show(pub Manifest);
 
 /// Shows one backup.
 pub async fn show(session: &Session, args: &ShowArgs) -> Result<Show, Error> {
-    Ok(Show(select::select(session, &args.selection, false).await?.manifest))
+    Ok(Show(select::manifest_alone(session, &args.selection).await?))
 }
 
 impl Render for Show {
@@ -238,7 +236,7 @@ pub async fn publish(session: &Session, args: &PublishArgs) -> Result<Published,
     };
     let policy = PublishPolicy { force: args.force, rollback: args.rollback, ..PublishPolicy::default() };
     let publication = session.catalog.publish(&manifest, &policy).await?;
-    remove_manifest(Some(waiting))?;
+    remove_manifest(Some(waiting));
     Ok(Published { backup_id: manifest.backup_id, publication })
 }
 

@@ -43,6 +43,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Make an uploaded backup the one that is restored
     Publish(PublishArgs),
+    /// Say that this host's data is right although it did not come from the published backup
+    Acknowledge,
     /// Check everything that a backup needs, and say what to do about it
     Doctor,
 }

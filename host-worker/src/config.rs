@@ -104,6 +104,11 @@ pub struct Config {
     layout: Layout,
 }
 
+/// What is wrong with a config file, without the line it stands on: that line may hold a secret in the wrong place.
+fn config_problem(error: toml::de::Error) -> Error {
+    Error::BadConfigFile { problem: error.message().to_owned() }
+}
+
 /// How to reach Qdrant.
 #[derive(Clone, Debug)]
 pub struct QdrantAccess {
@@ -137,8 +142,7 @@ impl Config {
     /// Fills `settings` (flags and environment) up from the text of a config file, and checks them.
     pub fn new(settings: Settings, file: Option<&str>, api_key: Option<String>) -> Result<Self, Error> {
         let settings = match file {
-            Some(text) => settings
-                .or(toml::from_str(text).map_err(|source| Error::ConfigFile { source: Box::new(source) })?),
+            Some(text) => settings.or(toml::from_str(text).map_err(config_problem)?),
             None => settings,
         };
         let prefix = settings.prefix.clone().unwrap_or_else(|| key::DEFAULT_PREFIX.to_owned());
@@ -157,13 +161,20 @@ impl Config {
     /// How to reach Qdrant; reads the key's file.
     pub fn qdrant(&self) -> Result<QdrantAccess, Error> {
         let url = required(&self.settings.qdrant_url, "qdrant-url")?.trim_end_matches('/').to_owned();
-        let http = reqwest::Url::parse(&url)
-            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if !http {
-            return Err(Error::BadSetting {
-                name: "qdrant-url",
-                problem: format!("`{url}` is not an http:// or https:// URL"),
-            });
+        match reqwest::Url::parse(&url) {
+            Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+                let problem =
+                    "it holds a user or a password, which everybody could read; the key goes into a file"
+                        .to_owned();
+                return Err(Error::BadSetting { name: "qdrant-url", problem });
+            }
+            Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => {}
+            Ok(_) | Err(_) => {
+                return Err(Error::BadSetting {
+                    name: "qdrant-url",
+                    problem: "it is not an http:// or https:// URL".to_owned(),
+                });
+            }
         }
         let api_key = match &self.settings.qdrant_api_key_file {
             Some(path) => {

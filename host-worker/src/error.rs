@@ -42,6 +42,12 @@ pub enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The config file says something that no setting is.
+    #[error("the config file cannot be used: {problem}")]
+    BadConfigFile {
+        /// What is wrong, without the text of the file.
+        problem: String,
+    },
     /// The API key's file cannot be read.
     #[error("read Qdrant's API key")]
     ApiKeyFile {
@@ -67,10 +73,21 @@ pub enum Error {
     Quiesce(#[from] quiesce::Error),
     /// The archive could not be moved.
     #[error(transparent)]
-    Transfer(#[from] transfer::Error),
+    Transfer(Box<transfer::Error>),
     /// The catalogue.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+
+    /// The store cannot do what publication stands on.
+    #[error("the bucket cannot be published to: {problem}")]
+    StoreUnfit {
+        /// What it does.
+        problem: String,
+        /// The kind of failure that it would end in.
+        kind: FailureKind,
+        /// What to do.
+        hint: Option<String>,
+    },
 
     // This host.
     /// Another backup or restore runs on this host.
@@ -202,12 +219,14 @@ pub enum Error {
         failed: Vec<String>,
         /// The collections that were left in place.
         left: Vec<String>,
+        /// Whether readers see them by their aliases.
+        aliases_set: bool,
     },
-    /// What had to be removed after a failed restore could not be removed.
-    #[error("the restore failed, and `{what}` that it had made could not be removed")]
-    Leftover {
-        /// What remains.
-        what: String,
+    /// A restore failed, and could not undo all that it had done.
+    #[error("the restore failed, and not everything could be undone: {}", remains.join("; "))]
+    NotUndone {
+        /// What is otherwise than before, a line each.
+        remains: Vec<String>,
         /// Why the restore failed.
         #[source]
         source: Box<Error>,
@@ -215,6 +234,12 @@ pub enum Error {
     /// The process was asked to stop.
     #[error("stopped by a signal")]
     Cancelled,
+}
+
+impl From<transfer::Error> for Error {
+    fn from(error: transfer::Error) -> Self {
+        Self::Transfer(Box::new(error))
+    }
 }
 
 impl Error {
@@ -225,6 +250,7 @@ impl Error {
             | Self::BadSetting { .. }
             | Self::Setting { .. }
             | Self::ConfigFile { .. }
+            | Self::BadConfigFile { .. }
             | Self::ApiKeyFile { .. }
             | Self::Request { .. }
             | Self::SnapshotNotVisible { .. } => FailureKind::ConfigInvalid,
@@ -232,6 +258,7 @@ impl Error {
             Self::Quiesce(error) => error.kind(),
             Self::Transfer(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
+            Self::StoreUnfit { kind, .. } => *kind,
             Self::Locked { .. } => FailureKind::Busy,
             Self::LockFile { source } | Self::Local { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::LowDisk,
@@ -249,7 +276,7 @@ impl Error {
             Self::GoldenMissing { .. } => FailureKind::ManifestMissing,
             Self::GoldenUnreadable { .. } => FailureKind::ArchiveCorrupt,
             Self::NotAsRecorded { .. } => FailureKind::VerificationFailed,
-            Self::Leftover { source, .. } => source.kind(),
+            Self::NotUndone { source, .. } => source.kind(),
             Self::Cancelled => FailureKind::Cancelled,
         }
     }
@@ -266,6 +293,7 @@ impl Error {
             Self::Quiesce(error) => error.hint().map(str::to_owned),
             Self::Transfer(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
+            Self::StoreUnfit { hint, .. } => hint.clone(),
             Self::Locked { .. } => Some("wait until it has ended; the lock goes with its process".to_owned()),
             Self::LowDisk { .. } => {
                 Some("delete old snapshots (`GET /collections/{name}/snapshots` lists them) or use a larger disk".to_owned())
@@ -287,17 +315,21 @@ impl Error {
                 Some("`host-worker verify --archive` tells whether the archive itself is whole".to_owned())
             }
             Self::NotAsRecorded { left, .. } if left.is_empty() => None,
-            Self::NotAsRecorded { left, .. } => Some(format!(
-                "aliases were not touched; the restored collections were left for inspection: {}",
+            Self::NotAsRecorded { left, aliases_set, .. } => Some(format!(
+                "{}; the restored collections were left for inspection: {}",
+                if *aliases_set { "aliases point at them" } else { "aliases were not touched" },
                 left.join(", ")
             )),
-            Self::Leftover { what, .. } => Some(format!("remove `{what}` by hand")),
+            Self::NotUndone { .. } => Some(
+                "the archive is untouched: what is lost comes back with `host-worker restore --replace --collection NAME`".to_owned(),
+            ),
             Self::Local { source, .. } | Self::LockFile { source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("Qdrant writes snapshots for its own user only: run as root or as that user".to_owned())
             }
             Self::BadSetting { .. }
             | Self::Setting { .. }
             | Self::ConfigFile { .. }
+            | Self::BadConfigFile { .. }
             | Self::ApiKeyFile { .. }
             | Self::LockFile { .. }
             | Self::Local { .. }

@@ -12,7 +12,7 @@ pub mod golden;
 mod limits;
 mod lock;
 pub mod observe;
-mod origin;
+pub mod origin;
 pub mod output;
 pub mod progress;
 pub mod qdrant;
@@ -77,11 +77,16 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
                 let result = verify::verify(&session, args, display, now).await?;
                 judged(&result, result.passed(), FailureKind::VerificationFailed, cli.json)
             }
-            Command::List => done(&catalogue::list(&session, now).await?, cli.json),
-            Command::Show(args) => done(&catalogue::show(&session, args).await?, cli.json),
+            Command::List => {
+                done(&session.unless_cancelled(catalogue::list(&session, now)).await??, cli.json)
+            }
+            Command::Show(args) => {
+                done(&session.unless_cancelled(catalogue::show(&session, args)).await??, cli.json)
+            }
             Command::Publish(args) => done(&catalogue::publish(&session, args).await?, cli.json),
+            Command::Acknowledge => done(&origin::acknowledge(&session)?, cli.json),
             Command::Doctor => {
-                let diagnosis = doctor::doctor(&session, now).await?;
+                let diagnosis = session.unless_cancelled(doctor::doctor(&session, now)).await??;
                 judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
             }
         }
@@ -143,7 +148,7 @@ async fn until_signal(
 fn start_log(display: Display) {
     use tracing_subscriber::EnvFilter;
     let default = match display {
-        Display::Bar => "error",
+        Display::Bar => "warn",
         Display::Log => "host_worker=info,transfer=info,catalog=info,warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(default));

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use protocol::manifest::Origin;
+use serde::Serialize;
 
-use crate::{backup::write_durably, error::Error};
+use crate::{backup::write_durably, error::Error, output::Render, session::Session};
 
 const FILE: &str = "origin.json";
 
@@ -27,4 +28,40 @@ pub(crate) fn write(work_dir: &Path, origin: &Origin) -> Result<(), Error> {
         source: source.into(),
     })?;
     write_durably(&path, &bytes)
+}
+
+/// What a person acknowledged.
+#[derive(Debug, Serialize)]
+pub struct Acknowledged {
+    /// What the host was restored from; absent when its data grew here.
+    pub origin: Option<Origin>,
+    /// Whether it was degraded until now.
+    pub was_degraded: bool,
+}
+
+/// Lifts the degraded state: backups of this host may move the pointer again.
+pub fn acknowledge(session: &Session) -> Result<Acknowledged, Error> {
+    let work_dir = session.config.work_dir();
+    let Some(mut origin) = read(&work_dir)? else {
+        return Ok(Acknowledged { origin: None, was_degraded: false });
+    };
+    let was_degraded = std::mem::replace(&mut origin.degraded, false);
+    if was_degraded {
+        write(&work_dir, &origin)?;
+    }
+    Ok(Acknowledged { origin: Some(origin), was_degraded })
+}
+
+impl Render for Acknowledged {
+    fn render(&self) -> String {
+        let from = self.origin.as_ref().and_then(|origin| origin.backup_id).map_or_else(
+            || "its data grew here".to_owned(),
+            |backup| format!("its data came from backup {backup}"),
+        );
+        if self.was_degraded {
+            format!("{from}; the host is no longer degraded, and its backups move the pointer again")
+        } else {
+            format!("{from}; the host was not degraded")
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The one place that prints: results on standard output, errors on standard error, for people or as JSON.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module is what prints")]
+#![expect(clippy::print_stderr, reason = "this module is what prints")]
 
-use std::fmt::Write;
+use std::{fmt::Write, io::Write as _};
 
 use protocol::FailureKind;
 use serde::Serialize;
@@ -19,12 +19,17 @@ pub trait Render: Serialize {
 pub fn print<T: Render>(result: &T, json: bool) {
     if json {
         match serde_json::to_string_pretty(result) {
-            Ok(document) => println!("{document}"),
+            Ok(document) => line(&document),
             Err(error) => eprintln!("error: the result cannot be written as JSON: {error}"),
         }
     } else {
-        println!("{}", result.render());
+        line(&result.render());
     }
+}
+
+/// Writes to standard output. A reader that has gone away, as `head` does, is no failure of the work that was done.
+fn line(text: &str) {
+    let _reader_gone = writeln!(std::io::stdout(), "{text}");
 }
 
 /// What a failed command leaves on standard error (for people) or standard output (as JSON).
@@ -87,7 +92,7 @@ pub fn print_error(error: &Error, json: bool) {
 
 fn print_json(failure: &Failure) {
     match serde_json::to_string_pretty(failure) {
-        Ok(document) => println!("{document}"),
+        Ok(document) => line(&document),
         Err(_unlikely) => eprintln!("{}", failure.render()),
     }
 }

@@ -11,8 +11,8 @@ pub(crate) struct Chosen {
     pub(crate) manifest: Manifest,
     /// For a person.
     pub(crate) why: String,
-    /// Whether the published backup could not be used, and this is what is left.
-    pub(crate) fallback: bool,
+    /// Whether it is another than the published one: a host with its data is degraded until a person acknowledges that.
+    pub(crate) degraded: bool,
 }
 
 /// The backup that `selection` means: the published one where it says nothing; with `fallback`, another where that cannot be used.
@@ -30,7 +30,10 @@ pub(crate) async fn select(
         Selector::Before { time, .. } => format!("the newest before {time}"),
         Selector::Id(_) | Selector::Newest => "it was asked for".to_owned(),
     };
-    Ok(Chosen { manifest: session.catalog.find(selector).await?, why, fallback: false })
+    let manifest = session.catalog.find(selector).await?;
+    let published = session.catalog.pointer().await.ok().flatten().map(|pointer| pointer.manifest.backup_id);
+    let degraded = published != Some(manifest.backup_id);
+    Ok(Chosen { manifest, why, degraded })
 }
 
 /// The manifest of the backup that `selection` means, without a look at its archive.
@@ -50,7 +53,7 @@ async fn resolve(session: &Session, fallback: bool) -> Result<Chosen, Error> {
     match session.catalog.resolve(fallback).await? {
         Resolved::Empty => Err(Error::NoBackup),
         Resolved::Found { manifest, how, .. } => {
-            Ok(Chosen { manifest: *manifest, why: how.to_string(), fallback: how != How::Pointer })
+            Ok(Chosen { manifest: *manifest, why: how.to_string(), degraded: how != How::Pointer })
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::{
     qdrant,
 };
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The settings and the clients of the object store.
 #[derive(Debug)]
 pub struct Session {
@@ -31,8 +33,17 @@ impl Session {
     pub async fn open(config: Config, cancel: CancellationToken) -> Result<Self, Error> {
         let access = config.store()?;
         let client = s3_client(&access).await;
+        // Documents are small, so no call of the catalogue may take long. Archives have no limit: `transfer` watches for stalls itself, and the answer to
+        // CompleteMultipartUpload may take minutes.
+        let limits = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(Duration::from_secs(30))
+            .operation_timeout(Duration::from_secs(120))
+            .build();
+        let documents =
+            aws_sdk_s3::Client::from_conf(client.config().to_builder().timeout_config(limits).build());
         let catalog = Catalog::new(
-            catalog::store::S3::new(client.clone(), access.bucket.clone()),
+            catalog::store::S3::new(documents, access.bucket.clone()),
             access.bucket.clone(),
             config.layout().clone(),
         );
@@ -73,8 +84,7 @@ async fn s3_client(access: &StoreAccess) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::config::Builder::from(&shared)
         // Stores of one's own seldom answer to bucket names as host names.
         .force_path_style(access.endpoint_url.is_some())
-        // No read or operation time-out: the answer to CompleteMultipartUpload may take minutes. `transfer` watches for stalls itself.
-        .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(10)).build())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
         .build();
     aws_sdk_s3::Client::from_conf(config)
 }

@@ -8,7 +8,8 @@ use std::{
 use jiff::Timestamp;
 use protocol::{
     BackupId, CollectionName, FailureKind, GoldenSet, Manifest, Proof, ProofLevel, Verdict,
-    verdict::{self, Outcome},
+    golden::{self, CollectionGolden},
+    verdict::{self, Aspect, Outcome},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -28,8 +29,10 @@ use crate::{
     session::Session,
 };
 
-/// A golden set is some hundred kilobytes per collection; what is larger than this is not one.
-const GOLDEN_MAX_BYTES: u64 = 1 << 30;
+/// The most bytes of a stored golden set, which is some hundred kilobytes per collection: what the catalogue reads at once.
+pub(crate) const GOLDEN_MAX_BYTES: u64 = catalog::store::MAX_OBJECT_BYTES;
+/// The most bytes of an unpacked golden set. Digests and vectors hardly compress, so that more is an attack.
+const GOLDEN_MAX_UNPACKED: u64 = 16 * GOLDEN_MAX_BYTES;
 
 /// What was proved, or not.
 #[derive(Debug, Serialize)]
@@ -176,7 +179,12 @@ fn damage(error: Error) -> Result<String, Error> {
 }
 
 /// A proof that cannot be stored is still a proof to the person who asked: most roles may read archives and not write proofs.
-async fn store_proof(session: &Session, backup_id: BackupId, level: ProofLevel, now: Timestamp) -> bool {
+pub(crate) async fn store_proof(
+    session: &Session,
+    backup_id: BackupId,
+    level: ProofLevel,
+    now: Timestamp,
+) -> bool {
     let tool = tool();
     let proof = Proof { backup_id, level, proved_at: now, tool: format!("{} {}", tool.name, tool.version) };
     match session.catalog.put_proof(&proof).await {
@@ -231,12 +239,68 @@ pub(crate) async fn golden(session: &Session, manifest: &Manifest) -> Result<Gol
     let size = zstd::zstd_safe::get_frame_content_size(&bytes)
         .ok()
         .flatten()
-        .filter(|size| *size <= GOLDEN_MAX_BYTES);
+        .filter(|size| *size <= GOLDEN_MAX_UNPACKED);
     let size = size
         .and_then(|size| usize::try_from(size).ok())
         .ok_or_else(|| unreadable("it states no acceptable size".into()))?;
     let json = zstd::bulk::decompress(&bytes, size).map_err(|source| unreadable(source.into()))?;
     GoldenSet::from_json(&json).map_err(|source| unreadable(source.into()))
+}
+
+/// The golden set; where it is lost or damaged, what the manifest itself says of counts, configuration and aliases, and why that is no proof.
+pub(crate) async fn golden_or_manifest(
+    session: &Session,
+    manifest: &Manifest,
+) -> Result<(GoldenSet, Option<String>), Error> {
+    match golden(session, manifest).await {
+        Ok(golden) => Ok((golden, None)),
+        Err(
+            error @ (Error::GoldenMissing { .. }
+            | Error::GoldenMismatch { .. }
+            | Error::GoldenUnreadable { .. }),
+        ) => {
+            warn!(error = &error as &dyn std::error::Error, "points and searches cannot be compared");
+            Ok((of_manifest(manifest), Some(error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn of_manifest(manifest: &Manifest) -> GoldenSet {
+    let collections = manifest.collections.iter().map(|record| {
+        let (points_min, points_max) = record.expected_points();
+        CollectionGolden {
+            name: record.name.clone(),
+            points_min,
+            points_max,
+            config: record.config.clone(),
+            payload_schema: record.payload_schema.clone(),
+            points: Vec::new(),
+            changed: Vec::new(),
+            searches: Vec::new(),
+            not_searched: Some("the golden set is lost".to_owned()),
+        }
+    });
+    GoldenSet {
+        format_version: golden::FORMAT_VERSION,
+        backup_id: manifest.backup_id,
+        aliases: manifest.aliases.clone(),
+        collections: collections.collect(),
+    }
+}
+
+/// The verdict, failed for `problem` if there is one.
+pub(crate) fn with_problem(mut verdict: Verdict, problem: Option<String>) -> Verdict {
+    if let Some(detail) = problem {
+        verdict.passed = false;
+        verdict.checks.push(verdict::Check {
+            collection: None,
+            aspect: Aspect::Points,
+            outcome: Outcome::Failed,
+            detail,
+        });
+    }
+    verdict
 }
 
 /// A verdict for people.
@@ -276,7 +340,8 @@ impl Summary {
 }
 
 fn subject(check: &verdict::Check) -> String {
-    check.collection.as_ref().map_or_else(|| "(aliases)".to_owned(), ToString::to_string)
+    let whole = || if check.aspect == Aspect::Aliases { "(aliases)" } else { "(backup)" }.to_owned();
+    check.collection.as_ref().map_or_else(whole, ToString::to_string)
 }
 
 impl Render for VerifyResult {

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use jiff::Timestamp;
 use protocol::{CollectionName, golden::CollectionGolden};
 use tracing::{info, warn};
 
@@ -48,14 +49,18 @@ pub(crate) async fn capture(
     local: &mut LocalSnapshots,
     phases: &mut Phases,
 ) -> Result<Captured, Error> {
-    for round in 1..=ROUNDS {
+    'rounds: for round in 1..=ROUNDS {
         phases.enter("record");
         let before = read_state(qdrant, wanted).await?;
         require_room(dir, &before)?;
         let mut samples = BTreeMap::new();
         for name in before.collections.keys() {
             phases.detail(name.as_str());
-            samples.insert(name.clone(), Sample::take(qdrant, name).await?);
+            match Sample::take(qdrant, name).await {
+                Ok(sample) => samples.insert(name.clone(), sample),
+                Err(error) if error.is_not_found() && round < ROUNDS => continue 'rounds,
+                Err(error) => return Err(error.into()),
+            };
         }
 
         phases.enter("snapshot");
@@ -126,7 +131,7 @@ async fn read_state(
 fn require_room(dir: &SnapshotsDir, state: &State) -> Result<(), Error> {
     /// Qdrant refuses writes below twice its WAL's capacity (32 MiB by default).
     const LEFT_FOR_QDRANT: u64 = 64 << 20;
-    let needed = state.collections.values().map(vector_bytes).sum::<u64>() + LEFT_FOR_QDRANT;
+    let needed = state.collections.values().map(vector_bytes).fold(LEFT_FOR_QDRANT, u64::saturating_add);
     super::local::require_free(&dir.host, needed, "snapshots of all collections")
 }
 
@@ -136,10 +141,9 @@ async fn take_snapshot(
     dir: &SnapshotsDir,
     local: &mut LocalSnapshots,
 ) -> Result<CapturedSnapshot, Error> {
-    let there = qdrant.snapshots(collection).await?.into_iter().map(|info| info.name).collect();
-    local.ask(collection, there)?;
+    local.ask(collection, Timestamp::now())?;
     let made = qdrant.create_snapshot(collection).await?;
-    local.made(&made.name)?;
+    local.made(&made)?;
     let path = dir.host.join(collection.as_str()).join(&made.name);
     match fs_err::metadata(&path) {
         Ok(metadata) if metadata.len() == made.size => {}
@@ -169,14 +173,21 @@ async fn take_snapshot(
     })
 }
 
-/// The least that the vectors of a collection take: four bytes for each component of its dense vectors.
+/// The least that the vectors of a collection take: what every point has, which of named vectors is only the smallest.
 fn vector_bytes(collection: &CollectionState) -> u64 {
     let vectors = &collection.config["params"]["vectors"];
-    let size = |vector: &serde_json::Value| vector["size"].as_u64();
-    let components = size(vectors)
-        .or_else(|| vectors.as_object().map(|named| named.values().filter_map(size).sum()))
+    let size = |vector: &serde_json::Value| {
+        let width = match vector["datatype"].as_str() {
+            Some("uint8") => 1,
+            Some("float16") => 2,
+            _ => 4,
+        };
+        vector["size"].as_u64().map(|components| components.saturating_mul(width))
+    };
+    let bytes = size(vectors)
+        .or_else(|| vectors.as_object().and_then(|named| named.values().filter_map(size).min()))
         .unwrap_or_default();
-    collection.count.saturating_mul(components).saturating_mul(4)
+    collection.count.saturating_mul(bytes)
 }
 
 #[cfg(test)]
@@ -187,7 +198,7 @@ mod tests {
     use crate::qdrant::{CollectionStatus, OptimizerStatus};
 
     #[test]
-    fn the_least_size_counts_every_named_vector() {
+    fn the_least_size_is_what_every_point_has() {
         let bytes = |vectors| {
             vector_bytes(&CollectionState {
                 count: 10,
@@ -201,7 +212,8 @@ mod tests {
             })
         };
         assert_eq!(bytes(json!({"size": 4, "distance": "Dot"})), 160);
-        assert_eq!(bytes(json!({"a": {"size": 4}, "b": {"size": 1}})), 200);
+        assert_eq!(bytes(json!({"size": 4, "distance": "Dot", "datatype": "uint8"})), 40);
+        assert_eq!(bytes(json!({"a": {"size": 4}, "b": {"size": 1, "datatype": "float16"}})), 20);
         assert_eq!(bytes(json!({})), 0);
     }
 }

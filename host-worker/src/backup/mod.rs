@@ -6,7 +6,7 @@ mod pack;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use catalog::{Outcome, PublishPolicy, Published};
+use catalog::{Check, Outcome, PublishPolicy, Published, Standing};
 use jiff::Timestamp;
 use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker, manifest::PhaseTiming};
 use serde::Serialize;
@@ -58,7 +58,7 @@ pub async fn backup(
     let version = preflight(session, &qdrant).await?;
     let marker = success_marker(session).await?;
     let mut local = LocalSnapshots::open(&work_dir)?;
-    local.rotate(&qdrant, args.keep_local).await?;
+    tidy(&mut local, &qdrant, args.keep_local).await;
 
     if !args.no_quiesce {
         phases.enter("quiesce");
@@ -93,20 +93,29 @@ pub async fn backup(
         }
     };
 
+    // The upload is verified: local snapshots may go, whatever becomes of the publication.
+    phases.enter("clean-up");
+    tidy(&mut local, &qdrant, args.keep_local).await;
+
     let mut unpublished_manifest = Some(pack::write_manifest(&work_dir, &manifest)?);
     let mut publication = None;
     if !args.no_publish {
         phases.enter("publish");
         let policy = PublishPolicy { force: args.force, read_back, ..PublishPolicy::default() };
         publication = Some(session.catalog.publish(&manifest, &policy).await?);
-        pack::remove_manifest(unpublished_manifest.take())?;
+        pack::remove_manifest(unpublished_manifest.take());
     }
 
-    phases.enter("clean-up");
-    local.rotate(&qdrant, args.keep_local).await?;
     let timings = phases.finish();
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
     Ok(BackupResult { manifest, publication, timings, unpublished_manifest })
+}
+
+/// Removes local snapshots that nobody needs. What cannot be removed now is tried again by the next backup, and is no reason to go without this one.
+async fn tidy(local: &mut LocalSnapshots, qdrant: &qdrant::Client, keep: usize) {
+    if let Err(error) = local.rotate(qdrant, keep).await {
+        warn!(error = &error as &dyn std::error::Error, "local snapshots stay on the disk");
+    }
 }
 
 /// Which backup this is.
@@ -130,6 +139,7 @@ async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant:
         let reasons = vec!["Qdrant runs in recovery mode, without its data".to_owned()];
         return Err(quiesce::Error::Unfit { reasons }.into());
     }
+    require_conditional_writes(session).await?;
     // A bucket that cannot be read cannot be published to: better known before the snapshots are taken.
     match session.catalog.pointer().await {
         // A damaged pointer is no reason to go without a backup: publication will say what to do about it.
@@ -140,6 +150,24 @@ async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant:
         Err(error) => return Err(error.into()),
     }
     Ok(version)
+}
+
+/// Publication stands on conditional writes: a store without them is refused before anything is stored.
+async fn require_conditional_writes(session: &Session) -> Result<(), Error> {
+    let probe = session.catalog.probe(Timestamp::now()).await;
+    let condition = |finding: &catalog::Finding| matches!(finding.check, Check::IfNoneMatch | Check::IfMatch);
+    match probe
+        .findings
+        .into_iter()
+        .find(|finding| condition(finding) && finding.standing == Standing::Failed)
+    {
+        Some(finding) => Err(Error::StoreUnfit {
+            problem: finding.detail,
+            kind: finding.kind.unwrap_or(FailureKind::StoreUnavailable),
+            hint: finding.hint,
+        }),
+        None => Ok(()),
+    }
 }
 
 async fn success_marker(session: &Session) -> Result<Option<SuccessMarker>, Error> {

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use protocol::{
-    GoldenSet, Manifest, SuccessMarker, golden,
+    GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
     id::AttemptId,
     key::{ArchiveKey, BACKUP_JSON, SnapshotEntry},
     manifest::{self, Archive, BackupDescription, CollectionRecord, QdrantServer, Tool},
 };
 use sha2::{Digest, Sha256};
-use tracing::info;
+use tracing::{info, warn};
 use transfer::{Content, EntrySpec, Level, Source, UploadOptions, Uploaded};
 use uuid::Uuid;
 
@@ -19,7 +20,13 @@ use super::{
     local::write_durably,
 };
 use crate::{
-    cli::BackupArgs, error::Error, limits, origin, progress::Phases, qdrant::Checksum, session::Session,
+    cli::BackupArgs,
+    error::Error,
+    limits, origin,
+    progress::Phases,
+    qdrant::Checksum,
+    session::Session,
+    verify::{GOLDEN_MAX_BYTES, store_proof},
 };
 
 /// The object metadata that says whose archive it is.
@@ -74,6 +81,10 @@ pub(super) async fn pack(
     catalog.put_side_file(&key.golden(), golden.clone()).await?;
 
     let read_back = uploaded.read_back;
+    if read_back {
+        // For whoever publishes it later: the store has no checksum to compare, and this stands in for it.
+        store_proof(session, started.id, ProofLevel::ReRead, Timestamp::now()).await;
+    }
     Ok(Packed { manifest: manifest(session, key, description, &uploaded, &golden, phases), read_back })
 }
 
@@ -153,8 +164,16 @@ fn compressed_golden(started: &Started, captured: &Captured) -> Result<Vec<u8>, 
         aliases: captured.after.aliases.clone(),
         collections: captured.golden.values().cloned().collect(),
     };
-    zstd::bulk::compress(&set.to_json(), 3)
-        .map_err(|source| Error::Local { what: "compress the golden set".to_owned(), source })
+    let bytes = zstd::bulk::compress(&set.to_json(), 3)
+        .map_err(|source| Error::Local { what: "compress the golden set".to_owned(), source })?;
+    let (size, limit) = (bytes.len() as u64, GOLDEN_MAX_BYTES);
+    if size > limit {
+        return Err(Error::Request {
+            problem: format!("the golden set has {size} bytes, and at most {limit} are read back"),
+            hint: "back up fewer collections at once with --collection".to_owned(),
+        });
+    }
+    Ok(bytes)
 }
 
 fn manifest(
@@ -220,13 +239,13 @@ pub(super) fn write_manifest(work_dir: &Path, manifest: &Manifest) -> Result<Pat
     Ok(path)
 }
 
-/// Removes it when the catalogue has it.
-pub(crate) fn remove_manifest(path: Option<PathBuf>) -> Result<(), Error> {
-    let Some(path) = path else { return Ok(()) };
+/// Removes it when the catalogue has it. One that stays is harmless: publishing it again changes nothing.
+pub(crate) fn remove_manifest(path: Option<PathBuf>) {
+    let Some(path) = path else { return };
     match fs_err::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Local { what: format!("remove `{}`", path.display()), source })
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            warn!(error = &error as &dyn std::error::Error, "the manifest on this host stays");
         }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) | Err(_) => {}
     }
 }

@@ -1,5 +1,6 @@
 //! A restore, from top to bottom: choose, plan, bring each collection back, verify, and only then let readers see it.
 
+mod bring_back;
 mod plan;
 mod stage;
 
@@ -11,15 +12,15 @@ use std::{
 use protocol::{
     BackupId, CollectionName, Manifest, Verdict,
     manifest::{Origin, PhaseTiming},
-    verdict,
+    verdict::{self, Observation},
 };
 use serde::Serialize;
-use tracing::{info, warn};
-use transfer::{ArchiveRef, FrameIndex, ReadOptions};
+use tracing::info;
+use transfer::{ArchiveRef, ReadOptions};
 
 use self::{
-    plan::{Mode, Plan, Present, Target},
-    stage::Stage,
+    bring_back::BringBack,
+    plan::{Mode, Plan, Present},
 };
 use crate::{
     backup::{rate, require_free, timings_line},
@@ -31,8 +32,7 @@ use crate::{
     observe, origin,
     output::{Render, table},
     progress::{Display, Phases},
-    qdrant::{self, Checksum},
-    select,
+    qdrant, select,
     session::Session,
     verify::{self, Summary},
 };
@@ -79,6 +79,7 @@ pub async fn restore(
         .version
         .parse()
         .map_err(|source| Error::Setting { name: "the backup's Qdrant version", source: Box::new(source) })?;
+    server.check_supported()?;
     qdrant::version::can_restore(recorded, server)?;
     let mode = mode(args);
     let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?)?;
@@ -91,53 +92,61 @@ pub async fn restore(
         &options(session, args)?,
     )
     .await?;
-    let golden = verify::golden(session, manifest).await?;
+    let (golden, unproved) = verify::golden_or_manifest(session, manifest).await?;
+    let judge = |observed: &Observation, wanted: &BTreeSet<CollectionName>| {
+        verify::with_problem(verdict::judge(&golden, observed, wanted), unproved.clone())
+    };
+    let whole = !matches!(mode, Mode::Beside { .. }) && args.collections.is_empty();
+    if whole {
+        // Until it is proved, this host's data is nothing that a pointer should follow.
+        origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: true })?;
+    }
 
-    let mut made = Vec::new();
-    if let Err(error) =
-        bring_back(session, args, manifest, &index, &plan, &dir, &qdrant, &mut made, &mut phases).await
-    {
-        return Err(undo(&qdrant, &made, error).await);
+    let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant);
+    if let Err(error) = bring_back.run(&plan, &dir, &mut phases).await {
+        return Err(bring_back.undo(error).await);
     }
 
     phases.enter("verify");
     let names: BTreeMap<CollectionName, CollectionName> =
         plan.targets.iter().map(|target| (target.recorded.clone(), target.name.clone())).collect();
     let wanted: BTreeSet<CollectionName> = names.keys().cloned().collect();
-    let mut observed = match observe::observe(&qdrant, &golden, &names, false, REPLAY_PATIENCE).await {
-        Ok(observed) => observed,
+    let left: Vec<String> = names.values().map(ToString::to_string).collect();
+    let observed =
+        session.unless_cancelled(observe::observe(&qdrant, &golden, &names, false, REPLAY_PATIENCE));
+    let mut observed = match observed.await {
+        Ok(Ok(observed)) => observed,
         // What cannot be looked at is not restored.
-        Err(error) => return Err(undo(&qdrant, &made, error.into()).await),
+        Ok(Err(error)) => return Err(bring_back.undo(error.into()).await),
+        Err(cancelled) => return Err(bring_back.undo(cancelled).await),
     };
-    let verdict = verdict::judge(&golden, &observed, &wanted);
+    let not_as_recorded = |verdict: &Verdict, aliases_set| Error::NotAsRecorded {
+        backup: manifest.backup_id,
+        failed: Summary::failures(verdict),
+        left: left.clone(),
+        aliases_set,
+    };
+    let verdict = judge(&observed, &wanted);
     if !verdict.passed {
-        return Err(Error::NotAsRecorded {
-            backup: manifest.backup_id,
-            failed: Summary::failures(&verdict),
-            left: plan.targets.iter().map(|target| target.name.to_string()).collect(),
-        });
+        return Err(not_as_recorded(&verdict, false));
     }
 
     phases.enter("aliases");
-    if !plan.aliases.is_empty() {
-        qdrant.change_aliases(&plan.aliases).await?;
-    }
-    let aliases = qdrant.aliases().await?;
-    plan.require_aliases(&aliases)?;
+    let aliases = set_aliases(&qdrant, &plan).await.map_err(|source| Error::NotUndone {
+        remains: left
+            .iter()
+            .map(|name| format!("collection `{name}` is restored and verified, its aliases are not set"))
+            .collect(),
+        source: Box::new(source),
+    })?;
     observed.aliases = plan.judges_aliases().then_some(aliases);
-    let verdict = verdict::judge(&golden, &observed, &wanted);
+    let verdict = judge(&observed, &wanted);
     if !verdict.passed {
-        let left = plan.targets.iter().map(|target| target.name.to_string()).collect();
-        return Err(Error::NotAsRecorded {
-            backup: manifest.backup_id,
-            failed: Summary::failures(&verdict),
-            left,
-        });
+        return Err(not_as_recorded(&verdict, true));
     }
 
-    if !matches!(mode, Mode::Beside { .. }) && args.collections.is_empty() {
-        let degraded = chosen.fallback;
-        origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded })?;
+    if whole {
+        origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: chosen.degraded })?;
     }
     let timings = phases.finish();
     info!(backup = %manifest.backup_id, collections = plan.targets.len(), "restore done");
@@ -186,100 +195,17 @@ fn require_room(manifest: &Manifest, plan: &Plan, dir: &SnapshotsDir) -> Result<
     require_free(&dir.host, sum.saturating_add(largest), "the collections and the largest snapshot")
 }
 
-/// Downloads, verifies and recovers one collection after the other. `made` lists what would have to be undone.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one step between a plan and its undoing; a struct would be made for this call alone"
-)]
-async fn bring_back(
-    session: &Session,
-    args: &RestoreArgs,
-    manifest: &Manifest,
-    index: &FrameIndex,
+/// Sets the plan's aliases in one step; answers with all that there are.
+async fn set_aliases(
+    qdrant: &qdrant::Client,
     plan: &Plan,
-    dir: &SnapshotsDir,
-    qdrant: &qdrant::Client,
-    made: &mut Vec<CollectionName>,
-    phases: &mut Phases,
-) -> Result<(), Error> {
-    let stage = Stage::create(dir)?;
-    let result = async {
-        for target in &plan.targets {
-            if session.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            bring_back_one(session, args, manifest, index, target, &stage, qdrant, made, phases).await?;
-        }
-        Ok(())
+) -> Result<BTreeMap<String, CollectionName>, Error> {
+    if !plan.aliases.is_empty() {
+        qdrant.change_aliases(&plan.aliases).await?;
     }
-    .await;
-    // The first failure is the one to tell; a stage that cannot be removed is told only if nothing else failed.
-    match (result, stage.release()) {
-        (Err(error), released) => {
-            if let Err(leftover) = released {
-                warn!(error = &leftover as &dyn std::error::Error, "the restore's staging directory stays");
-            }
-            Err(error)
-        }
-        (Ok(()), released) => released,
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "as above")]
-async fn bring_back_one(
-    session: &Session,
-    args: &RestoreArgs,
-    manifest: &Manifest,
-    index: &FrameIndex,
-    target: &Target,
-    stage: &Stage,
-    qdrant: &qdrant::Client,
-    made: &mut Vec<CollectionName>,
-    phases: &mut Phases,
-) -> Result<(), Error> {
-    let record = &manifest.collections[target.record];
-    phases.enter("download");
-    phases.detail(target.name.as_str());
-    let staged = stage.file(target.record)?;
-    let options = options(session, args)?;
-    let progress = options.progress.clone();
-    let key = manifest.key.to_string();
-    let wanted = [(target.entry, staged.host.clone())];
-    let download =
-        transfer::restore_entries(&session.objects, ArchiveRef::of(manifest, &key), index, &wanted, options);
-    phases.follow(&progress, download).await?;
-    stage.hand_over(&staged)?;
-
-    phases.enter("recover");
-    phases.detail(target.name.as_str());
-    if target.replaces {
-        // Typed by a person (`--replace`), and not before the verified snapshot is on the disk.
-        qdrant.delete_collection(&target.name).await?;
-    }
-    made.push(target.name.clone());
-    let checksum: Checksum = record
-        .sha256
-        .parse()
-        .map_err(|source| Error::Setting { name: "the snapshot's checksum", source: Box::new(source) })?;
-    qdrant.recover(&target.name, &staged.location, &checksum).await?;
-    stage.discard(&staged)
-}
-
-/// Deletes the collections that a failed restore made; answers with the failure to tell.
-async fn undo(qdrant: &qdrant::Client, made: &[CollectionName], failure: Error) -> Error {
-    for name in made {
-        let deleted = qdrant.delete_collection(name).await;
-        // A recovery that was refused has made nothing.
-        let absent = async || qdrant.collections().await.is_ok_and(|there| !there.contains(name));
-        if let Err(error) = deleted
-            && !absent().await
-        {
-            warn!(collection = %name, error = &error as &dyn std::error::Error, "a half-restored collection stays");
-            return Error::Leftover { what: format!("collection {name}"), source: Box::new(failure) };
-        }
-        info!(collection = %name, "half-restored collection removed");
-    }
-    failure
+    let aliases = qdrant.aliases().await?;
+    plan.require_aliases(&aliases)?;
+    Ok(aliases)
 }
 
 impl Render for RestoreResult {

@@ -111,21 +111,33 @@ fn alias_changes(
 ) -> Result<Vec<AliasChange>, Error> {
     let new_names: BTreeMap<&CollectionName, &CollectionName> =
         targets.iter().map(|target| (&target.recorded, &target.name)).collect();
-    let wanted: BTreeMap<&String, &CollectionName> = match mode {
-        Mode::Beside { switch_alias: false, .. } => BTreeMap::new(),
+    let wanted: Vec<(&String, &CollectionName)> = match mode {
+        Mode::Beside { switch_alias: false, .. } => Vec::new(),
         Mode::Empty | Mode::Replace => manifest.aliases.iter().collect(),
         // Readers know the alias of today, which may be younger than the backup.
         Mode::Beside { switch_alias: true, .. } => manifest.aliases.iter().chain(&present.aliases).collect(),
     };
-    let mut changes = Vec::new();
+    let mut planned = BTreeMap::new();
     for (alias, recorded) in wanted {
         let Some(&name) = new_names.get(recorded) else { continue };
-        let taken = present.collections.iter().any(|collection| collection.as_str() == alias);
-        if taken {
+        if present.collections.iter().any(|collection| collection.as_str() == alias) {
             return Err(Error::InTheWay {
                 what: format!("`{alias}`, an alias in the backup, is a collection here"),
             });
         }
+        match present.aliases.get(alias) {
+            // Somebody reads other data by this alias today. Moving it is `--switch-alias`, and must be typed.
+            Some(today) if !matches!(mode, Mode::Beside { .. }) && today != name => {
+                let what = format!(
+                    "the alias `{alias}`, which is on `{recorded}` in the backup, is on `{today}` here"
+                );
+                return Err(Error::InTheWay { what });
+            }
+            Some(_) | None => planned.insert(alias, name),
+        };
+    }
+    let mut changes = Vec::new();
+    for (alias, name) in planned {
         if present.aliases.contains_key(alias) {
             changes.push(AliasChange::Delete { alias: alias.clone() });
         }

@@ -2,14 +2,16 @@
 //! recovery reads from nowhere else.
 
 use std::{
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
-    path::PathBuf,
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
 };
+
+use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::{config::SnapshotsDir, error::Error};
 
-/// Not `tmp`, which Qdrant deletes at every start.
-const NAME: &str = "qdrant-backup-restore";
+/// Not `tmp`, which Qdrant deletes at every start, and with a colon, which no collection's name has.
+const NAME: &str = "qdrant-backup:restore";
 
 /// The directory, from `create` to `release`.
 #[derive(Debug)]
@@ -39,7 +41,6 @@ impl Stage {
         stage.remove()?;
         let failed = |source| stage.failed("create", source);
         fs_err::create_dir(&stage.dir.host).map_err(failed)?;
-        fs_err::set_permissions(&stage.dir.host, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
         stage.give(&stage.dir.host)?;
         Ok(stage)
     }
@@ -79,15 +80,21 @@ impl Stage {
         }
     }
 
-    /// Qdrant may run as another user than this program; its snapshots directory says which.
-    fn give(&self, path: &std::path::Path) -> Result<(), Error> {
-        let (uid, gid) = self.owner;
-        let metadata = fs_err::metadata(path).map_err(|source| self.failed("look into", source))?;
+    /// Qdrant may run as another user than this program; its snapshots directory says which. That user may write there, so what is handed over is
+    /// opened without following links: a link put in its place would hand over what it points at.
+    fn give(&self, path: &Path) -> Result<(), Error> {
+        let failed = |source| self.failed("hand Qdrant's user a part of", source);
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits();
+        let flags = i32::try_from(flags).unwrap_or(i32::MAX);
+        let file = fs_err::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         if (metadata.uid(), metadata.gid()) == self.owner {
             return Ok(());
         }
-        chown(path, Some(uid), Some(gid))
-            .map_err(|source| self.failed("give Qdrant's user a file of", source))
+        let (uid, gid) = self.owner;
+        fchown(file.file(), Some(uid), Some(gid)).map_err(failed)
     }
 
     fn failed(&self, action: &str, source: std::io::Error) -> Error {

@@ -120,3 +120,20 @@ fn wishes_that_cannot_be_met_are_refused() {
         Err(Error::InTheWay { .. })
     ));
 }
+
+#[test]
+fn an_alias_that_readers_use_for_other_data_is_not_moved_unasked() {
+    let today = present(&["docs-2"], &[("live", "docs-2")]);
+    let wanted = [name("docs")];
+    for mode in [Mode::Empty, Mode::Replace] {
+        let refused = plan(&manifest(), &wanted, &mode, &today).unwrap_err();
+        assert!(matches!(refused, Error::InTheWay { .. }), "{mode:?}: {refused}");
+    }
+    let asked = plan(&manifest(), &wanted, &beside(true), &today).unwrap();
+    assert_eq!(asked.aliases, [delete("live"), create("live", "docs-copy")]);
+    // After one switch, the alias of today is on a copy; the backup still says what it belongs to.
+    let again =
+        plan(&manifest(), &wanted, &beside(true), &present(&["docs", "docs-old"], &[("live", "docs-old")]))
+            .unwrap();
+    assert_eq!(again.aliases, [delete("live"), create("live", "docs-copy")]);
+}
