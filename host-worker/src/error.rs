@@ -260,13 +260,7 @@ impl Error {
             Self::Catalog(error) => error.kind(),
             Self::StoreUnfit { kind, .. } => *kind,
             Self::Locked { .. } => FailureKind::Busy,
-            Self::LockFile { source } | Self::Local { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::LowDisk,
-                io::ErrorKind::PermissionDenied
-                | io::ErrorKind::NotFound
-                | io::ErrorKind::ReadOnlyFilesystem => FailureKind::ConfigInvalid,
-                _ => FailureKind::Internal,
-            },
+            Self::LockFile { source } | Self::Local { source, .. } => of_io(source.kind()),
             Self::LowDisk { .. } => FailureKind::LowDisk,
             Self::KeepsChanging { .. } | Self::SnapshotSize { .. } => FailureKind::SnapshotFailed,
             Self::NoSuchCollection { .. } | Self::NotInBackup { .. } => FailureKind::ConfigInvalid,
@@ -337,5 +331,19 @@ impl Error {
             | Self::AliasNotSet { .. }
             | Self::Cancelled => None,
         }
+    }
+}
+
+/// What an error on a file of this host means: a full disk, a setting that names the wrong place, or a fault.
+fn of_io(kind: io::ErrorKind) -> FailureKind {
+    if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        FailureKind::LowDisk
+    } else if matches!(
+        kind,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem
+    ) {
+        FailureKind::ConfigInvalid
+    } else {
+        FailureKind::Internal
     }
 }
