@@ -59,8 +59,16 @@ pub struct Settings {
 
 /// A number of bytes, written as `512MiB`, `2GiB`, `64MB` or plain digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "NumberOrText")]
 pub struct ByteSize(pub u64);
+
+/// A config file may write plain bytes without quotes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
 
 impl std::str::FromStr for ByteSize {
     type Err = String;
@@ -88,11 +96,14 @@ impl std::str::FromStr for ByteSize {
     }
 }
 
-impl TryFrom<String> for ByteSize {
+impl TryFrom<NumberOrText> for ByteSize {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+    fn try_from(size: NumberOrText) -> Result<Self, String> {
+        match size {
+            NumberOrText::Number(bytes) => Ok(Self(bytes)),
+            NumberOrText::Text(text) => text.parse(),
+        }
     }
 }
 
@@ -310,6 +321,21 @@ mod tests {
     #[test]
     fn a_misspelt_key_of_the_file_is_an_error() {
         assert!(Config::new(Settings::default(), Some("buckett = \"x\""), None).is_err());
+    }
+
+    #[test]
+    fn bytes_need_no_quotes_and_secrets_are_not_quoted_back() {
+        let config = Config::new(Settings::default(), Some("memory-budget = 134217728"), None).unwrap();
+        assert_eq!(config.memory_budget(), Some(128 << 20));
+        for misplaced in
+            ["qdrant-api-key = \"s3cr3t\"", "bucket = s3cr3t", "qdrant-url = \"http://u:s3cr3t@h:1\""]
+        {
+            let error = Config::new(Settings::default(), Some(misplaced), None)
+                .and_then(|config| config.qdrant())
+                .unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("s3cr3t"), "{shown}");
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn every_command_and_flag_in_the_documents_exists() {
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let commands = ["backup", "restore", "verify", "list", "show", "publish", "doctor"];
+    let commands = ["backup", "restore", "verify", "list", "show", "publish", "acknowledge", "doctor"];
     let overview = worker(&["--help"]);
     for command in commands {
         assert!(
