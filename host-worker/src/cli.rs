@@ -111,6 +111,9 @@ pub struct RestoreArgs {
     /// When the published backup cannot be used, fall back to the newest that can
     #[arg(long, conflicts_with_all = ["backup", "before"])]
     pub fallback: bool,
+    /// Restore even if the golden set is lost: only counts, configuration and aliases are compared
+    #[arg(long)]
+    pub unproved: bool,
     /// Ranges in flight [default: what the network needs and the memory budget holds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub concurrency: Option<u32>,

@@ -306,7 +306,10 @@ impl Error {
                 "restore beside it with --as SUFFIX, or type --replace to delete what is in the way".to_owned(),
             ),
             Self::GoldenMissing { .. } | Self::GoldenMismatch { .. } | Self::GoldenUnreadable { .. } => {
-                Some("`host-worker verify --archive` tells whether the archive itself is whole".to_owned())
+                Some(
+                    "`host-worker verify --archive` tells whether the archive itself is whole; `host-worker restore --unproved` compares only counts, configuration and aliases"
+                        .to_owned(),
+                )
             }
             Self::NotAsRecorded { left, .. } if left.is_empty() => None,
             Self::NotAsRecorded { left, aliases_set, .. } => Some(format!(

@@ -247,10 +247,12 @@ pub(crate) async fn golden(session: &Session, manifest: &Manifest) -> Result<Gol
     GoldenSet::from_json(&json).map_err(|source| unreadable(source.into()))
 }
 
-/// The golden set; where it is lost or damaged, what the manifest itself says of counts, configuration and aliases, and why that is no proof.
+/// The golden set. Where it is lost or damaged and a person says that this will do (`--unproved`): what the manifest itself says of counts,
+/// configuration and aliases, and why no more is compared.
 pub(crate) async fn golden_or_manifest(
     session: &Session,
     manifest: &Manifest,
+    unproved: bool,
 ) -> Result<(GoldenSet, Option<String>), Error> {
     match golden(session, manifest).await {
         Ok(golden) => Ok((golden, None)),
@@ -258,7 +260,7 @@ pub(crate) async fn golden_or_manifest(
             error @ (Error::GoldenMissing { .. }
             | Error::GoldenMismatch { .. }
             | Error::GoldenUnreadable { .. }),
-        ) => {
+        ) if unproved => {
             warn!(error = &error as &dyn std::error::Error, "points and searches cannot be compared");
             Ok((of_manifest(manifest), Some(error.to_string())))
         }
@@ -289,14 +291,13 @@ fn of_manifest(manifest: &Manifest) -> GoldenSet {
     }
 }
 
-/// The verdict, failed for `problem` if there is one.
-pub(crate) fn with_problem(mut verdict: Verdict, problem: Option<String>) -> Verdict {
-    if let Some(detail) = problem {
-        verdict.passed = false;
+/// The verdict, with what could not be compared at all.
+pub(crate) fn with_note(mut verdict: Verdict, note: Option<String>) -> Verdict {
+    if let Some(detail) = note {
         verdict.checks.push(verdict::Check {
             collection: None,
             aspect: Aspect::Points,
-            outcome: Outcome::Failed,
+            outcome: Outcome::Skipped,
             detail,
         });
     }

@@ -79,8 +79,8 @@ pub async fn restore(
         .version
         .parse()
         .map_err(|source| Error::Setting { name: "the backup's Qdrant version", source: Box::new(source) })?;
-    server.check_supported()?;
     qdrant::version::can_restore(recorded, server)?;
+    server.check_supported()?;
     let mode = mode(args);
     let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?)?;
     let dir = session.config.snapshots_dir()?;
@@ -92,9 +92,9 @@ pub async fn restore(
         &options(session, args)?,
     )
     .await?;
-    let (golden, unproved) = verify::golden_or_manifest(session, manifest).await?;
+    let (golden, unproved) = verify::golden_or_manifest(session, manifest, args.unproved).await?;
     let judge = |observed: &Observation, wanted: &BTreeSet<CollectionName>| {
-        verify::with_problem(verdict::judge(&golden, observed, wanted), unproved.clone())
+        verify::with_note(verdict::judge(&golden, observed, wanted), unproved.clone())
     };
     let whole = !matches!(mode, Mode::Beside { .. }) && args.collections.is_empty();
     if whole {

@@ -10,6 +10,7 @@ mod main_job;
 mod publication;
 mod qdrant_faults;
 mod restore;
+mod safety;
 mod secrets;
 mod store_faults;
 mod usage;

@@ -42,8 +42,13 @@ async fn a_refused_write_leaves_nothing_and_publishes_nothing() {
         says(&said, &[text, "AccessDenied", "check the credentials"]);
         fixture.assert_nothing_left().await;
     }
-    // The archive is stored, and nothing that would make it a backup.
+    // Where nothing can be published, nothing is stored.
     faults.deny(Operation::PutObject, "");
+    let said = fixture.fails("backup --no-quiesce", "StoreUnavailable", 1).await;
+    says(&said, &["the bucket cannot be published to", "s3:PutObject"]);
+    fixture.assert_nothing_left().await;
+    // The archive is stored, and nothing that would make it a backup.
+    faults.deny(Operation::PutObject, "qdrant/backups/qdrant_snapshot");
     let said = fixture.fails("backup --no-quiesce", "StoreUnavailable", 1).await;
     says(&said, &["access is refused", "s3:PutObject"]);
     faults.clear();
