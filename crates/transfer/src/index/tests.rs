@@ -65,6 +65,7 @@ fn stored_forms_that_break_the_rules_are_refused() {
         "{\"format_version\":1}",
         "null",
         "{\"format_version\":1,\"frames\":[[1,2]]}",
+        &format!("{{\"format_version\":1,\"frames\":[[1,2,\"{hash}\",3]]}}"),
         &format!("{{\"format_version\":1,\"frames\":[[1,-2,\"{hash}\"]]}}"),
         &format!("{{\"format_version\":1,\"frames\":[[1,4294967296,\"{hash}\"]]}}"),
         &format!("{{\"format_version\":1,\"frames\":[[1,2,\"{}\"]]}}", "0".repeat(62)),

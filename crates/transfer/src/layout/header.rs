@@ -95,5 +95,11 @@ mod tests {
         assert_eq!(pax_record("path", &"n".repeat(90)).len(), 99);
         assert_eq!(pax_record("path", &"n".repeat(91)).len(), 101);
         assert!(pax_record("path", &"n".repeat(91)).starts_with("101 "));
+        // Of 989 bytes, 999 and 1000 would both be true: the smaller one is the format's.
+        for (name, len) in [(988, "998 "), (989, "999 "), (990, "1001 ")] {
+            let record = pax_record("path", &"n".repeat(name));
+            assert!(record.starts_with(len), "{name}: {}", &record[..5]);
+            assert_eq!(record.len().to_string(), len.trim());
+        }
     }
 }
