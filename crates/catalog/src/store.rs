@@ -2,7 +2,7 @@
 //!
 //! An implementation tells three things apart that are easily confused: an object that is not there (`None`), an answer
 //! that refuses access ([`StoreError::Denied`]) and no usable answer at all ([`StoreError::Failed`]). Only the first may
-//! ever be taken for an absence. [`conformance`] is the suite that every implementation passes.
+//! ever be taken for an absence. Module `conformance` (feature `test-support`) is the suite that every implementation passes.
 
 use std::{collections::BTreeMap, fmt};
 

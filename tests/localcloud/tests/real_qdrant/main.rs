@@ -11,6 +11,8 @@ mod collections;
 mod harness;
 #[path = "../e2e/main_job.rs"]
 mod main_job;
+#[path = "../e2e/publication.rs"]
+mod publication;
 
 /// Whether a real server is used: here always.
 pub(crate) const REAL: bool = true;
