@@ -78,8 +78,14 @@ async fn qdrant_findings(session: &Session, findings: &mut Vec<Finding>) {
         // Without an answer nothing else about Qdrant can be learned.
         Err(error) => return findings.push(bad("Qdrant", &error.into())),
     }
-    findings.push(match client.check_auth().await {
-        Ok(Auth::Required) => good("API key", "accepted; a call without it is refused".to_owned()),
+    let auth = match client.check_auth().await {
+        Ok(auth) => client.check_write().await.map(|()| auth),
+        Err(error) => Err(error),
+    };
+    findings.push(match auth {
+        Ok(Auth::Required) => {
+            good("API key", "accepted, also to write; a call without it is refused".to_owned())
+        }
         Ok(Auth::Open) => Finding {
             subject: "API key",
             state: State::Warning,

@@ -135,6 +135,7 @@ async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant:
     if qdrant.check_auth().await? == qdrant::Auth::Open {
         warn!("Qdrant answers calls without a key: whoever reaches it may read and delete everything");
     }
+    qdrant.check_write().await?;
     if qdrant.metrics().await?.recovery_mode {
         let reasons = vec!["Qdrant runs in recovery mode, without its data".to_owned()];
         return Err(quiesce::Error::Unfit { reasons }.into());

@@ -11,6 +11,8 @@ pub enum Operation {
     Version,
     /// `GET /collections`, to see whether the key is needed and works.
     CheckAuth,
+    /// `POST /collections/aliases` with nothing to change, to see whether the key may write.
+    CheckWrite,
     /// `GET /collections`
     Collections,
     /// `GET /collections/{name}`
@@ -50,6 +52,7 @@ impl fmt::Display for Operation {
         match self {
             Self::Version => f.write_str("ask Qdrant for its version"),
             Self::CheckAuth => f.write_str("check the API key of Qdrant"),
+            Self::CheckWrite => f.write_str("check that the API key may write"),
             Self::Collections => f.write_str("list the collections"),
             Self::Collection(name) => write!(f, "look at collection `{name}`"),
             Self::Count(name) => write!(f, "count the points of collection `{name}`"),

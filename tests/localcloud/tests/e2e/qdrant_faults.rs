@@ -57,10 +57,12 @@ async fn a_wrong_key_or_none_is_said_to_be_that() {
     );
     assert_eq!(fixture.collections().await, ["docs", "notes"]);
     assert_eq!(fixture.snapshot_files().len(), 0);
-    fs_err::write(&path, "mistyped").unwrap();
-    let doctor = fixture.run(&format!("doctor {option}")).await;
-    assert_eq!(doctor.code(), Some(1));
-    says(&doctor.json().unwrap(), &["API key", "read-write key"]);
+    for key in ["mistyped", localcloud::cloud::READ_ONLY_KEY] {
+        fs_err::write(&path, key).unwrap();
+        let doctor = fixture.run(&format!("doctor {option}")).await;
+        assert_eq!(doctor.code(), Some(1), "{}", doctor.stdout);
+        says(&doctor.json().unwrap(), &["API key", "read-write key"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
