@@ -1,4 +1,4 @@
-//! Whether the archive that a manifest names is there and is the one described.
+//! Whether the archive that a manifest names is there and is the one described, and what belongs to it is there.
 
 use protocol::Manifest;
 
@@ -26,7 +26,8 @@ pub enum Checksum {
 
 impl<S: ObjectStore> Catalog<S> {
     /// Looks at the archive in this bucket, at the version that the manifest names: size, CRC-64/NVME and, where one is
-    /// configured, the KMS key (its ARN or its id, not an alias).
+    /// configured, the KMS key (its ARN or its id, not an alias). Then whether the frame index and the golden set are there,
+    /// without which no restore can be done and proved.
     pub async fn check_object(
         &self,
         manifest: &Manifest,
@@ -63,6 +64,12 @@ impl<S: ObjectStore> Catalog<S> {
                     expected: expected.to_owned(),
                     found: head.sse_kms_key_id,
                 });
+            }
+        }
+        for key in [manifest.key.frames(), manifest.key.golden()] {
+            if self.store.head(&key, None).await?.is_none() {
+                let (backup, bucket) = (manifest.backup_id, self.bucket.clone());
+                return Err(Error::SideFileMissing { backup, bucket, key });
             }
         }
         Ok(CheckedObject { version_id: head.version_id, checksum, kms_key: head.sse_kms_key_id })

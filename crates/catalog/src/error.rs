@@ -83,6 +83,16 @@ pub enum Error {
         /// The version that the manifest names.
         version_id: Option<String>,
     },
+    /// The frame index or the golden set of a backup is not there.
+    #[error("`s3://{bucket}/{key}`, without which backup {backup} cannot be restored, does not exist")]
+    SideFileMissing {
+        /// The backup.
+        backup: BackupId,
+        /// The bucket.
+        bucket: String,
+        /// The key of what is missing.
+        key: String,
+    },
     /// The archive is not the one that the manifest describes.
     #[error("the archive `{key}` has {what} {found}, its manifest says {expected}")]
     ObjectDiffers {
@@ -202,7 +212,8 @@ impl Error {
             | Self::NoBackup { .. }
             | Self::NoneBefore { .. }
             | Self::PointerMissing { .. }
-            | Self::ObjectMissing { .. } => FailureKind::ManifestMissing,
+            | Self::ObjectMissing { .. }
+            | Self::SideFileMissing { .. } => FailureKind::ManifestMissing,
             Self::NothingUsable { pointer, .. } => pointer.kind(),
             Self::ObjectDiffers { .. } | Self::ObjectUnchecked { .. } => FailureKind::ChecksumMismatch,
             Self::WrongKmsKey { .. } | Self::ClockAhead { .. } => FailureKind::ConfigInvalid,
@@ -238,8 +249,8 @@ impl Error {
                 "choose a backup in `host-worker list` and restore it with `--backup ID`, or repair the pointer with `host-worker publish --backup ID --rollback`"
                     .to_owned(),
             ),
-            Self::ObjectMissing { .. } => Some(
-                "in a replica the archive may still be on its way; otherwise look for the version with `aws s3api list-object-versions`, or use an older backup"
+            Self::ObjectMissing { .. } | Self::SideFileMissing { .. } => Some(
+                "in a replica the object may still be on its way; otherwise look for the version with `aws s3api list-object-versions`, or use an older backup"
                     .to_owned(),
             ),
             Self::ObjectDiffers { .. } => Some("do not restore from it; take a new backup".to_owned()),
@@ -276,6 +287,7 @@ impl Error {
             | Self::NoSuchBackup { .. }
             | Self::PointerMissing { .. }
             | Self::ObjectMissing { .. }
+            | Self::SideFileMissing { .. }
             | Self::ObjectDiffers { .. } => true,
             Self::Store(
                 StoreError::Denied { .. } | StoreError::NoSuchBucket { .. } | StoreError::Failed { .. },

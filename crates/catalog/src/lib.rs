@@ -3,7 +3,8 @@
 //! The order of publication, and why it holds:
 //!
 //! 1. the archive and its side files are stored under keys that belong to one upload (not done here);
-//! 2. the archive is looked at: size, CRC-64/NVME and KMS key are those that the manifest states ([`Catalog::check_object`]);
+//! 2. the archive is looked at: size, CRC-64/NVME and KMS key are those that the manifest states ([`Catalog::check_object`]),
+//!    and its side files are there;
 //! 3. the immutable manifest of the backup is created, never overwritten;
 //! 4. the pointer moves by compare-and-swap, forward only, and carries the hash of what it replaced ([`Catalog::publish`]).
 //!

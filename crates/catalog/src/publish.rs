@@ -103,14 +103,15 @@ impl<S: ObjectStore> Catalog<S> {
     }
 
     async fn move_pointer(&self, manifest: &Manifest, policy: &PublishPolicy) -> Result<Published, Error> {
-        let mut tried: Option<Bytes> = None;
+        let mut tried: Option<Tried> = None;
         for _ in 0..ATTEMPTS {
             let object = self.store.get(key::POINTER, None).await?;
-            if let Some(object) = &object
-                && tried.as_ref() == Some(&object.bytes)
+            if let Some(Tried { bytes, before, forced }) = tried.take()
+                && object.as_ref().is_some_and(|object| object.bytes == bytes)
             {
                 // The write that was refused is there: its first reply was lost.
-                return Ok(Outcome::Published.with(true));
+                report(manifest, before.as_ref(), &forced);
+                return Ok(Published { pointer_moved: true, outcome: Outcome::Published, forced });
             }
             let condition = match &object {
                 Some(object) => Condition::IfMatch(object.etag.clone()),
@@ -133,12 +134,21 @@ impl<S: ObjectStore> Catalog<S> {
                     report(manifest, current.as_ref(), &forced);
                     return Ok(Published { pointer_moved: true, outcome: Outcome::Published, forced });
                 }
-                Err(PutError::PreconditionFailed { .. }) => tried = Some(bytes),
+                Err(PutError::PreconditionFailed { .. }) => {
+                    tried = Some(Tried { bytes, before: current, forced })
+                }
                 Err(PutError::Other(error)) => return Err(error.into()),
             }
         }
         Err(Error::Contended { key: key::POINTER.to_owned(), attempts: ATTEMPTS })
     }
+}
+
+/// A write of the pointer that was refused, perhaps by what an earlier sending of it had made.
+struct Tried {
+    bytes: Bytes,
+    before: Option<Pointer>,
+    forced: Vec<Suspicion>,
 }
 
 /// The pointer that is to be replaced. A damaged one counts as none where a person insists; one from the future never does.

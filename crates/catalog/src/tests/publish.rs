@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::support::{
     KMS_KEY, attributes, catalog, check_forward, check_pointer, degraded, id, manifest, minute, named,
-    published, text, upload, with_counts,
+    published, text, upload, upload_with, with_counts,
 };
 use crate::{
     Error, Outcome, PublishPolicy, Suspicion,
@@ -37,6 +37,8 @@ async fn the_order_is_that_of_the_design() {
         calls,
         [
             (Operation::Head, first.key.to_string(), None),
+            (Operation::Head, first.key.frames(), None),
+            (Operation::Head, first.key.golden(), None),
             (Operation::Now, String::new(), None),
             (Operation::Put, key::manifest(id(1)), Some(Condition::IfAbsent)),
             (Operation::Get, key::POINTER.to_owned(), None),
@@ -90,6 +92,8 @@ async fn an_older_backup_that_finishes_late_keeps_its_manifest() {
 async fn a_fault_of_any_call_is_finished_by_a_retry() {
     let calls = [
         (Operation::Head, "tar.zst"),
+        (Operation::Head, "frames.json.zst"),
+        (Operation::Head, "golden.json.zst"),
         (Operation::Now, ""),
         (Operation::Put, "qdrant/manifests/"),
         (Operation::Get, key::POINTER),
@@ -269,14 +273,15 @@ async fn only_the_archive_described_is_published() {
     ];
     for (what, change, kind) in cases {
         let catalog = catalog();
-        let mut first = manifest(1);
+        let first = manifest(1);
         let mut wrong = attributes(&first);
         change(&mut wrong);
-        first.version_id = Some(catalog.store().insert_with(&first.key.to_string(), wrong));
+        let first = upload_with(catalog.store(), first, wrong);
+        let stored = catalog.store().keys();
         let error = catalog.publish(&first, &forced()).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{what}: {}", text(&error));
         assert!(text(&error).contains(&first.key.to_string()), "{what}: {}", text(&error));
-        assert_eq!(catalog.store().keys(), [first.key.to_string()], "{what}: nothing may be written");
+        assert_eq!(catalog.store().keys(), stored, "{what}: nothing may be written");
     }
 }
 
@@ -297,13 +302,38 @@ async fn a_missing_archive_or_version_is_named() {
 }
 
 #[tokio::test]
+async fn nothing_is_published_without_what_a_restore_needs() {
+    for key in [manifest(1).key.frames(), manifest(1).key.golden()] {
+        let catalog = catalog();
+        let first = upload(catalog.store(), manifest(1));
+        catalog.store().remove(&key);
+        let error = catalog.publish(&first, &forced()).await.unwrap_err();
+        assert_eq!(error.kind(), FailureKind::ManifestMissing);
+        assert!(text(&error).contains(&key) && error.hint().is_some(), "{}", text(&error));
+        assert_eq!(named(catalog.store()), None);
+        assert!(catalog.manifest(id(1)).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_lost_reply_does_not_hide_what_was_forced() {
+    let catalog = catalog();
+    published(&catalog, 1).await;
+    let suspect = upload(catalog.store(), with_counts(2, &[("docs", 499)]));
+    catalog.store().fail(Operation::Put, key::POINTER, Fault::Retried);
+    let done = catalog.publish(&suspect, &forced()).await.unwrap();
+    assert_eq!((done.pointer_moved, done.forced.len()), (true, 2));
+    check_forward(catalog.store());
+}
+
+#[tokio::test]
 async fn without_a_checksum_somebody_must_have_read_it_back() {
     let read_back = PublishPolicy { read_back: true, ..plain() };
     for level in [None, Some(ProofLevel::Checksummed), Some(ProofLevel::ReRead), Some(ProofLevel::Searched)] {
         let catalog = catalog();
-        let mut first = manifest(1);
+        let first = manifest(1);
         let silent = Attributes { crc64nvme: None, ..attributes(&first) };
-        first.version_id = Some(catalog.store().insert_with(&first.key.to_string(), silent));
+        let first = upload_with(catalog.store(), first, silent);
         if let Some(level) = level {
             let tool = "host-worker 0.1.0".to_owned();
             let proof = Proof { backup_id: id(1), level, proved_at: minute(30), tool };
@@ -339,9 +369,10 @@ async fn the_kms_key_is_the_configured_one() {
 async fn a_backup_from_the_future_is_refused_before_anything_is_written() {
     let catalog = catalog();
     let future = upload(catalog.store(), manifest(126));
+    let stored = catalog.store().keys();
     let error = catalog.publish(&future, &forced()).await.unwrap_err();
     assert!(matches!(error, Error::ClockAhead { .. }), "{}", text(&error));
-    assert_eq!(catalog.store().keys(), [future.key.to_string()]);
+    assert_eq!(catalog.store().keys(), stored);
     let soon = upload(catalog.store(), manifest(125));
     assert!(catalog.publish(&soon, &plain()).await.unwrap().pointer_moved);
 }

@@ -71,8 +71,12 @@ async fn whatever_is_not_known_holds() {
         }
     }
     // With a pointer: its archive, and during the fallback each manifest and archive.
-    let fallback_reads =
-        [(Operation::Head, "tar.zst"), (Operation::List, key::MANIFESTS), (Operation::Get, key::MANIFESTS)];
+    let fallback_reads = [
+        (Operation::Head, "tar.zst"),
+        (Operation::Head, "frames.json.zst"),
+        (Operation::List, key::MANIFESTS),
+        (Operation::Get, key::MANIFESTS),
+    ];
     for (operation, key_part) in fallback_reads {
         for fault in [Fault::Denied, Fault::Unavailable] {
             let catalog = catalog();
@@ -89,7 +93,7 @@ async fn whatever_is_not_known_holds() {
 #[tokio::test]
 async fn an_unusable_pointer_gives_way_to_the_newest_usable_manifest() {
     type Damage = fn(&Memory, &Manifest);
-    let damages: [(&str, Damage, FailureKind); 6] = [
+    let damages: [(&str, Damage, FailureKind); 8] = [
         ("missing", |store, _| store.remove(key::POINTER), FailureKind::ManifestMissing),
         ("empty", |store, _| drop(store.insert(key::POINTER, "")), FailureKind::ManifestInvalid),
         (
@@ -114,6 +118,16 @@ async fn an_unusable_pointer_gives_way_to_the_newest_usable_manifest() {
             FailureKind::ManifestMissing,
         ),
         (
+            "without its frame index",
+            |store, newest| store.remove(&newest.key.frames()),
+            FailureKind::ManifestMissing,
+        ),
+        (
+            "without its golden set",
+            |store, newest| store.remove(&newest.key.golden()),
+            FailureKind::ManifestMissing,
+        ),
+        (
             "with another archive",
             |store, newest| {
                 let lying = Manifest { size_bytes: 1, ..newest.clone() };
@@ -133,7 +147,7 @@ async fn an_unusable_pointer_gives_way_to_the_newest_usable_manifest() {
         assert_eq!(catalog.find(Selector::Newest).await.unwrap_err().kind(), kind, "{what}");
 
         let resolved = catalog.resolve(true).await.unwrap();
-        let expected = if what == "without its archive" { 1 } else { 2 };
+        let expected = if what.starts_with("without") { 1 } else { 2 };
         assert_eq!(chosen(&resolved).backup_id, id(expected), "{what}");
         assert!(resolved.degraded(), "{what}");
         let Resolved::Found { how, .. } = resolved else { panic!("{what}") };

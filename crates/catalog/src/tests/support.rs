@@ -126,9 +126,18 @@ pub(super) fn attributes(manifest: &Manifest) -> Attributes {
     }
 }
 
-/// Stores the archive and pins its version in the manifest, as an upload does.
-pub(super) fn upload(store: &Memory, mut manifest: Manifest) -> Manifest {
-    manifest.version_id = Some(store.insert_with(&manifest.key.to_string(), attributes(&manifest)));
+/// Stores the archive and what belongs to it, and pins its version in the manifest, as an upload does.
+pub(super) fn upload(store: &Memory, manifest: Manifest) -> Manifest {
+    let attributes = attributes(&manifest);
+    upload_with(store, manifest, attributes)
+}
+
+/// The same with other words of the store about the archive.
+pub(super) fn upload_with(store: &Memory, mut manifest: Manifest, attributes: Attributes) -> Manifest {
+    manifest.version_id = Some(store.insert_with(&manifest.key.to_string(), attributes));
+    for key in [manifest.key.frames(), manifest.key.golden()] {
+        store.insert(&key, "not looked into");
+    }
     manifest
 }
 
@@ -161,7 +170,9 @@ pub(super) fn check_pointer(store: &Memory) {
         before = Some(Previous { backup_id, sha256: Manifest::digest(&bytes) });
 
         assert!(!pointer.partial);
-        assert!(store.keys().contains(&pointer.key.to_string()), "{backup_id} names no archive");
+        for key in [pointer.key.to_string(), pointer.key.frames(), pointer.key.golden()] {
+            assert!(store.keys().contains(&key), "{backup_id} is published without `{key}`");
+        }
         let immutable = store.history(&key::manifest(backup_id));
         assert_eq!(immutable.len(), 1, "the manifest of {backup_id} was written {} times", immutable.len());
         let immutable = Manifest::from_json(&immutable[0]).unwrap();
