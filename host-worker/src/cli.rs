@@ -112,7 +112,7 @@ pub struct RestoreArgs {
     #[arg(long, conflicts_with_all = ["backup", "before"])]
     pub fallback: bool,
     /// Restore even if the golden set is lost: only counts, configuration and aliases are compared
-    #[arg(long)]
+    #[arg(long, conflicts_with = "fallback")]
     pub unproved: bool,
     /// Ranges in flight [default: what the network needs and the memory budget holds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]

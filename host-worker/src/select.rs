@@ -49,6 +49,13 @@ pub(crate) async fn manifest_alone(session: &Session, selection: &Selection) -> 
     }
 }
 
+/// As [`select`] for a person who will do without the golden set, whose absence makes a backup no choice otherwise. What comes of it is never more than
+/// degraded.
+pub(crate) async fn select_unproved(session: &Session, selection: &Selection) -> Result<Chosen, Error> {
+    let manifest = manifest_alone(session, selection).await?;
+    Ok(Chosen { manifest, why: "without its proof, as asked for".to_owned(), degraded: true })
+}
+
 async fn resolve(session: &Session, fallback: bool) -> Result<Chosen, Error> {
     match session.catalog.resolve(fallback).await? {
         Resolved::Empty => Err(Error::NoBackup),

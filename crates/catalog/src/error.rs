@@ -249,7 +249,11 @@ impl Error {
                 "choose a backup in `host-worker list` and restore it with `--backup ID`, or repair the pointer with `host-worker publish --backup ID --rollback`"
                     .to_owned(),
             ),
-            Self::ObjectMissing { .. } | Self::SideFileMissing { .. } => Some(
+            Self::SideFileMissing { .. } => Some(
+                "look for its version with `aws s3api list-object-versions`, or use an older backup; without the golden set alone, `host-worker restore --unproved` compares only counts, configuration and aliases"
+                    .to_owned(),
+            ),
+            Self::ObjectMissing { .. } => Some(
                 "in a replica the object may still be on its way; otherwise look for the version with `aws s3api list-object-versions`, or use an older backup"
                     .to_owned(),
             ),

@@ -70,7 +70,11 @@ pub async fn restore(
     let mut phases = Phases::new(display);
 
     phases.enter("pre-flight");
-    let chosen = select::select(session, &args.selection, args.fallback).await?;
+    let chosen = if args.unproved {
+        select::select_unproved(session, &args.selection).await?
+    } else {
+        select::select(session, &args.selection, args.fallback).await?
+    };
     let manifest = &chosen.manifest;
     let qdrant = session.qdrant()?;
     let server = qdrant.version().await?;
