@@ -252,9 +252,7 @@ fn good(subject: &'static str, seen: String) -> Finding {
 }
 
 fn bad(subject: &'static str, error: &Error) -> Finding {
-    let failure = Failure::from(error);
-    let seen = std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ");
-    Finding { subject, state: State::Bad, seen, hint: failure.hint }
+    Finding { subject, state: State::Bad, seen: Failure::from(error).line(), hint: error.hint() }
 }
 
 impl Render for Diagnosis {

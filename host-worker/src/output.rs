@@ -68,6 +68,11 @@ impl From<&Error> for Failure {
 }
 
 impl Failure {
+    /// The message and its causes on one line.
+    pub(crate) fn line(self) -> String {
+        std::iter::once(self.message).chain(self.causes).collect::<Vec<_>>().join(": ")
+    }
+
     fn render(&self) -> String {
         let mut text = format!("error: {} [{}]", self.message, self.error);
         for cause in &self.causes {

@@ -22,7 +22,7 @@ use crate::{
     config::ByteSize,
     error::Error,
     limits, observe,
-    output::{Render, table},
+    output::{Failure, Render, table},
     progress::{Display, Phases},
     restore::REPLAY_PATIENCE,
     select,
@@ -169,13 +169,7 @@ fn damage(error: Error) -> Result<String, Error> {
     ) {
         return Err(error);
     }
-    let mut line = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        line.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    Ok(line)
+    Ok(Failure::from(&error).line())
 }
 
 /// A proof that cannot be stored is still a proof to the person who asked: most roles may read archives and not write proofs.

@@ -78,14 +78,26 @@ impl<S: ObjectStore> Catalog<S> {
     ///
     /// One small object beside the archives, always the same, is created by the first probe and stays.
     pub async fn probe(&self, now: Timestamp) -> Probe {
-        let (if_none_match, exists) = self.probe_if_none_match().await;
-        let mut findings = vec![self.probe_list().await, self.probe_absent().await, if_none_match];
+        let conditions = self.probe_conditions().await;
+        // The object that the checksum is read of is there if its conditions could be tried.
+        let exists = conditions.iter().any(|finding| finding.check == Check::IfMatch);
+        let mut findings = vec![self.probe_list().await, self.probe_absent().await];
+        findings.extend(conditions);
         if exists {
-            findings.push(self.probe_if_match().await);
             findings.push(self.probe_checksum().await);
         }
         findings.push(self.probe_clock(now).await);
         Probe { findings }
+    }
+
+    /// The part of [`probe`](Self::probe) without which nothing may be published: two small writes that must be refused.
+    pub async fn probe_conditions(&self) -> Vec<Finding> {
+        let (if_none_match, exists) = self.probe_if_none_match().await;
+        let mut findings = vec![if_none_match];
+        if exists {
+            findings.push(self.probe_if_match().await);
+        }
+        findings
     }
 
     async fn probe_list(&self) -> Finding {

@@ -6,7 +6,7 @@ mod pack;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use catalog::{Check, Outcome, PublishPolicy, Published, Standing};
+use catalog::{Outcome, PublishPolicy, Published, Standing};
 use jiff::Timestamp;
 use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker, manifest::PhaseTiming};
 use serde::Serialize;
@@ -155,13 +155,8 @@ async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant:
 
 /// Publication stands on conditional writes: a store without them is refused before anything is stored.
 async fn require_conditional_writes(session: &Session) -> Result<(), Error> {
-    let probe = session.catalog.probe(Timestamp::now()).await;
-    let condition = |finding: &catalog::Finding| matches!(finding.check, Check::IfNoneMatch | Check::IfMatch);
-    match probe
-        .findings
-        .into_iter()
-        .find(|finding| condition(finding) && finding.standing == Standing::Failed)
-    {
+    let findings = session.catalog.probe_conditions().await;
+    match findings.into_iter().find(|finding| finding.standing == Standing::Failed) {
         Some(finding) => Err(Error::StoreUnfit {
             problem: finding.detail,
             kind: finding.kind.unwrap_or(FailureKind::StoreUnavailable),

@@ -74,11 +74,6 @@ impl CollectionInfo {
         self.update_queue.as_ref().map_or(0, |queue| queue.length)
     }
 
-    /// Refuses a collection whose snapshot could not be restored.
-    pub fn check_supported(&self, name: &CollectionName) -> Result<(), Error> {
-        check_config(name, &self.config)
-    }
-
     /// The greatest `limit` that strict mode lets a request have.
     pub fn max_query_limit(&self) -> Option<usize> {
         let strict = self.config.get("strict_mode_config")?;
@@ -307,10 +302,10 @@ mod tests {
     fn custom_sharding_is_refused() {
         let name: CollectionName = "docs".parse().unwrap();
         let sharded = |method: &str| info(json!({"config": {"params": {"sharding_method": method}}}));
-        assert!(sharded("auto").check_supported(&name).is_ok());
-        assert!(info(json!({})).check_supported(&name).is_ok());
+        assert!(check_config(&name, &sharded("auto").config).is_ok());
+        assert!(check_config(&name, &info(json!({})).config).is_ok());
         assert!(matches!(
-            sharded("custom").check_supported(&name),
+            check_config(&name, &sharded("custom").config),
             Err(Error::CustomSharding { collection }) if collection == name
         ));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use host_worker::{
     golden::Sample,
-    qdrant::{CollectionStatus, Error, OptimizerStatus, Search, WriteCounters},
+    qdrant::{CollectionStatus, Error, OptimizerStatus, Search, WriteCounters, check_config},
 };
 use protocol::{CollectionName, FailureKind, PointId};
 use serde_json::{Value, json};
@@ -70,9 +70,9 @@ async fn collections_and_their_configurations() {
         json!({"data_type": "keyword", "params": {"type": "keyword", "is_tenant": true, "on_disk": true}})
     );
     assert!(full.weighs_by_frequency("idf") && !full.weighs_by_frequency("sp"));
-    assert!(full.check_supported(&name("full")).is_ok());
+    assert!(check_config(&name("full"), &full.config).is_ok());
     assert_eq!(client.collection(&name("strict")).await.unwrap().max_query_limit(), Some(5));
-    let custom = client.collection(&name("custom")).await.unwrap().check_supported(&name("custom"));
+    let custom = check_config(&name("custom"), &client.collection(&name("custom")).await.unwrap().config);
     assert_eq!(custom.unwrap_err().kind(), FailureKind::CollectionUnsupported);
     assert!(client.collection(&name("nope")).await.unwrap_err().is_not_found());
     let aliases = client.aliases().await.unwrap();
