@@ -148,6 +148,14 @@ pub enum Error {
         #[source]
         source: StoreError,
     },
+    /// The upload that the journal tells of cannot be gone on with. It is aborted, and the journal removed.
+    #[error("the interrupted upload of `{key}` cannot be resumed: {what}")]
+    NotResumable {
+        /// The archive.
+        key: String,
+        /// Why not.
+        what: String,
+    },
     /// Another object has the key.
     #[error("`{key}` exists already and is not this archive: {what}")]
     KeyTaken {
@@ -329,7 +337,7 @@ impl Error {
             | Self::UploadPart { source, .. }
             | Self::ListParts { source, .. }
             | Self::Complete { source, .. } => of_store(source, FailureKind::UploadFailed),
-            Self::KeyTaken { .. } => FailureKind::UploadFailed,
+            Self::KeyTaken { .. } | Self::NotResumable { .. } => FailureKind::UploadFailed,
             Self::Head { source, .. } | Self::GetRange { source, .. } => {
                 of_store(source, FailureKind::DownloadFailed)
             }
@@ -341,6 +349,59 @@ impl Error {
             Self::TargetWrite { source, .. } if is_full(source) => FailureKind::LowDisk,
             Self::TargetWrite { .. } | Self::TargetExists { .. } => FailureKind::RestoreFailed,
             Self::Cancelled => FailureKind::Cancelled,
+        }
+    }
+
+    /// Whether another run can go on with the upload that failed so, from its journal.
+    ///
+    /// Not so where the sources are not what they were or the store has something else than was sent: then nothing can come of it.
+    pub fn is_resumable(&self) -> bool {
+        match self {
+            Self::Cancelled
+            | Self::BudgetTooSmall { .. }
+            | Self::Thread { .. }
+            | Self::Panicked { .. }
+            | Self::Internal { .. } => true,
+            Self::Create { source, .. }
+            | Self::UploadPart { source, .. }
+            | Self::ListParts { source, .. }
+            | Self::Complete { source, .. }
+            | Self::Head { source, .. }
+            | Self::GetRange { source, .. } => match source.kind {
+                // Settings, policies, clocks and networks are put right, and the bytes are still there.
+                StoreErrorKind::AccessDenied
+                | StoreErrorKind::ClockSkewed
+                | StoreErrorKind::Unsent
+                | StoreErrorKind::NoSuchBucket
+                | StoreErrorKind::Throttled
+                | StoreErrorKind::Transient
+                | StoreErrorKind::BadDigest => true,
+                StoreErrorKind::NoSuchKey
+                | StoreErrorKind::NoSuchUpload
+                | StoreErrorKind::PreconditionFailed
+                | StoreErrorKind::OutOfRange
+                | StoreErrorKind::Refused => false,
+            },
+            Self::Plan { .. }
+            | Self::Level { .. }
+            | Self::TooLarge { .. }
+            | Self::SourceOpen { .. }
+            | Self::SourceRead { .. }
+            | Self::SourceChanged { .. }
+            | Self::SourceChecksum { .. }
+            | Self::Compress { .. }
+            | Self::PartDiffers { .. }
+            | Self::NotResumable { .. }
+            | Self::KeyTaken { .. }
+            | Self::ObjectDiffers { .. }
+            | Self::ObjectMissing { .. }
+            | Self::ObjectSize { .. }
+            | Self::Index { .. }
+            | Self::Inconsistent { .. }
+            | Self::FrameDamaged { .. }
+            | Self::Wanted { .. }
+            | Self::TargetWrite { .. }
+            | Self::TargetExists { .. } => false,
         }
     }
 
@@ -367,7 +428,9 @@ impl Error {
             Self::PartDiffers { .. } | Self::ObjectDiffers { .. } => {
                 Some("the store does not keep what it is given; nothing was published".into())
             }
-            Self::KeyTaken { .. } => Some("a new attempt gets a key of its own".into()),
+            Self::KeyTaken { .. } | Self::NotResumable { .. } => {
+                Some("a new attempt gets a key of its own".into())
+            }
             Self::ObjectMissing { .. } | Self::ObjectSize { .. } | Self::FrameDamaged { .. } | Self::Index { .. } => {
                 Some("`verify --archive` lists every damage; restore an older backup with `--backup`".into())
             }

@@ -29,4 +29,4 @@ pub use layout::{EntrySpec, Layout};
 pub use progress::{Phase, Progress};
 pub use retry::RetryPolicy;
 pub use store::MultipartStore;
-pub use upload::{Content, Geometry, Source, Threads, UploadOptions, Uploaded, upload};
+pub use upload::{Content, Geometry, Source, Threads, UploadOptions, Uploaded, abandon, upload};

@@ -40,6 +40,22 @@ impl RetryPolicy {
 /// gives credentials may have hiccups, too.
 const UNSENT_ATTEMPTS: u32 = 3;
 
+/// Makes the call that `what` names until it succeeds, its failure is no passing one, or the attempts are used up.
+pub(crate) async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+    policy: RetryPolicy,
+    progress: &Progress,
+    what: String,
+    call: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    let mut attempts = Attempts::new(policy, progress, what);
+    loop {
+        match call().await {
+            Err(error) if attempts.again(&error).await => {}
+            result => return result,
+        }
+    }
+}
+
 /// Counts the attempts of one call and waits in between.
 #[derive(Debug)]
 pub(crate) struct Attempts<'a> {

@@ -1,21 +1,27 @@
 //! Moving an upload's bytes: parts come from the crew and go to the store, so many at a time.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     error::Error,
-    layout::Layout,
     progress::Progress,
     retry::{Attempts, RetryPolicy},
     store::{MultipartStore, StoreError, StoreErrorKind, StoredPart, UploadRef},
     upload::{
         UploadOptions,
         assemble::{Assembled, Part},
+        begin::Begun,
         crew::{Crew, Event},
+        journal::Journal,
+        ledger::Ledger,
+        pack::{Work, settle_empty},
         plan::Plan,
-        source::Sources,
     },
 };
 
@@ -27,66 +33,145 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Moved {
     pub(super) parts: Vec<StoredPart>,
     pub(super) object: Assembled,
-    pub(super) digests: Vec<[u8; 32]>,
+    pub(super) digests: Vec<Option<[u8; 32]>>,
+    /// Parts that the store had from an earlier run.
+    pub(super) resumed: u32,
 }
 
-/// Packs everything and sends every part. Returns when nobody works or sends any more, also when it fails.
+/// Packs everything that is not packed yet and sends every part that the store does not have. Returns when nobody works or sends any more,
+/// also when it fails.
 pub(super) async fn transfer<S: MultipartStore>(
     store: &S,
-    upload: &UploadRef,
-    layout: &Arc<Layout>,
-    sources: &Arc<Sources>,
+    begun: &mut Begun,
+    work: &Work,
     plan: &Plan,
     options: &UploadOptions,
 ) -> Result<Moved, Error> {
-    let mut crew = Crew::start(layout, sources, plan, options)?;
+    let Begun { upload, resume, stored, journal, spent } = begun;
+    settle_empty(work, &mut resume.digests)?;
+    let mut crew = Crew::start(work, resume, plan, options)?;
     let mut sending = JoinSet::new();
-    let moved = drive(store, upload, plan, options, &mut crew, &mut sending).await;
+    // Parts before the checkpoint are stored as the journal says; those behind it are made again and compared.
+    let behind = stored.split_off(&(resume.checkpoint.parts + 1));
+    let before: Vec<StoredPart> = std::mem::take(stored).into_values().collect();
+    options.progress.add_raw(resume.frames.iter().map(|frame| u64::from(frame.raw_len)).sum());
+    options.progress.add_object(before.iter().map(|part| part.size).sum());
+    let mut drive = Drive {
+        resumed: u32::try_from(before.len()).unwrap_or(u32::MAX),
+        stored: behind,
+        parts: before,
+        ready: VecDeque::new(),
+        object: None,
+        unhashed: resume.digests.iter().filter(|digest| digest.is_none()).count(),
+        digests: resume.digests.clone(),
+        ledger: Ledger::new(&work.layout, resume.digests.clone()),
+        journal: journal.as_mut(),
+        begin: Instant::now(),
+        spent: *spent,
+    };
+    let moved = drive.run(store, upload, plan, options, &mut crew, &mut sending).await;
     sending.shutdown().await;
     // A thread that hangs in a read must not keep the caller from stopping.
     if tokio::time::timeout(STOP_TIMEOUT, crew.stop()).await.is_err() {
         tracing::warn!(key = upload.key, "a thread of the upload does not stop");
     }
-    moved
+    let object = moved?;
+    let Drive { mut parts, digests, resumed, .. } = drive;
+    parts.sort_unstable_by_key(|part| part.number);
+    Ok(Moved { parts, object, digests, resumed })
 }
 
-async fn drive<S: MultipartStore>(
-    store: &S,
-    upload: &UploadRef,
-    plan: &Plan,
-    options: &UploadOptions,
-    crew: &mut Crew,
-    sending: &mut JoinSet<Result<StoredPart, Error>>,
-) -> Result<Moved, Error> {
-    let mut ready = VecDeque::new();
-    let (mut parts, mut object, mut digests) = (Vec::new(), None, None);
-    loop {
-        while sending.len() < plan.concurrency
-            && let Some(part) = ready.pop_front()
-        {
-            let (retry, progress) = (options.retry, Arc::clone(&options.progress));
-            sending.spawn(send_part(store.clone(), upload.clone(), part, retry, progress));
-        }
-        let finished = object.is_some() && digests.is_some();
-        if finished && sending.is_empty() {
-            break;
-        }
-        tokio::select! {
-            biased;
-            () = options.cancel.cancelled() => return Err(Error::Cancelled),
-            Some(sent) = sending.join_next() => parts.push(sent.map_err(|error| Error::joined("send part", error))??),
-            event = crew.next(), if !finished && (crew.runs_ahead() || ready.is_empty()) => match event {
-                Event::Part(part) => ready.push_back(part),
-                Event::Entries(found) => digests = Some(found),
-                Event::Object(assembled) => object = Some(assembled),
-                Event::Failed(error) => return Err(error),
-            },
+/// What has happened so far.
+struct Drive<'a> {
+    /// Parts that the store has and that are not made again yet.
+    stored: BTreeMap<u32, StoredPart>,
+    /// Parts that are stored as they have to be.
+    parts: Vec<StoredPart>,
+    resumed: u32,
+    /// Parts that wait to be sent.
+    ready: VecDeque<Part>,
+    object: Option<Assembled>,
+    digests: Vec<Option<[u8; 32]>>,
+    /// Entries whose digest is not known yet.
+    unhashed: usize,
+    ledger: Ledger,
+    journal: Option<&'a mut Journal>,
+    begin: Instant,
+    spent: Duration,
+}
+
+impl Drive<'_> {
+    async fn run<S: MultipartStore>(
+        &mut self,
+        store: &S,
+        upload: &UploadRef,
+        plan: &Plan,
+        options: &UploadOptions,
+        crew: &mut Crew,
+        sending: &mut JoinSet<Result<StoredPart, Error>>,
+    ) -> Result<Assembled, Error> {
+        loop {
+            while sending.len() < plan.concurrency
+                && let Some(part) = self.ready.pop_front()
+            {
+                let (retry, progress) = (options.retry, Arc::clone(&options.progress));
+                sending.spawn(send_part(store.clone(), upload.clone(), part, retry, progress));
+            }
+            let made = self.object.is_some() && self.unhashed == 0;
+            if made
+                && sending.is_empty()
+                && let Some(object) = self.object.take()
+            {
+                return Ok(object);
+            }
+            tokio::select! {
+                biased;
+                () = options.cancel.cancelled() => return Err(Error::Cancelled),
+                Some(sent) = sending.join_next() => {
+                    self.parts.push(sent.map_err(|error| Error::joined("send part", error))??);
+                }
+                event = crew.next(), if !made && (crew.runs_ahead() || self.ready.is_empty()) => {
+                    self.take(event, &options.progress)?;
+                }
+            }
         }
     }
-    parts.sort_unstable_by_key(|part: &StoredPart| part.number);
-    let (object, digests) =
-        object.zip(digests).ok_or(Error::Internal { what: "the parts ended before the object" })?;
-    Ok(Moved { parts, object, digests })
+
+    fn take(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
+        match event {
+            Event::Part(part) => self.take_part(part, progress),
+            Event::Hashing(frame, state) => self.ledger.state(frame, state),
+            Event::Entry(entry, digest) => {
+                self.digests[entry] = Some(digest);
+                self.unhashed -= 1;
+                self.ledger.digest(entry, digest);
+            }
+            Event::Object(object) => self.object = Some(object),
+            Event::Failed(error) => return Err(error),
+        }
+        while let Some(record) = self.ledger.next(self.spent + self.begin.elapsed()) {
+            if let Some(journal) = &mut self.journal {
+                journal.append(&record);
+            }
+        }
+        Ok(())
+    }
+
+    /// A part that the store has already is not sent again.
+    fn take_part(&mut self, part: Part, progress: &Progress) {
+        self.ledger.boundary(part.boundary.clone(), part.crc64nvme);
+        let same = |stored: &StoredPart| {
+            stored.size == part.body.len() as u64 && stored.crc64nvme == Some(part.crc64nvme)
+        };
+        match self.stored.remove(&part.number).filter(same) {
+            Some(stored) => {
+                progress.add_object(stored.size);
+                self.parts.push(stored);
+                self.resumed += 1;
+            }
+            None => self.ready.push_back(part),
+        }
+    }
 }
 
 async fn send_part<S: MultipartStore>(
@@ -96,7 +181,7 @@ async fn send_part<S: MultipartStore>(
     retry: RetryPolicy,
     progress: Arc<Progress>,
 ) -> Result<StoredPart, Error> {
-    let Part { number, body, crc64nvme } = part;
+    let Part { number, body, crc64nvme, boundary: _ } = part;
     let size = body.len() as u64;
     let mut attempts = Attempts::new(retry, &progress, format!("upload part {number} of {}", upload.key));
     loop {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     error::Error,
-    retry::Attempts,
+    retry::{Attempts, retried},
     store::{MultipartStore, ObjectInfo, StoreError, StoreErrorKind, StoredPart, UploadRef, Whole},
     upload::UploadOptions,
 };
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Unfinished {
     pub(super) error: Error,
-    /// Whether the upload is certainly not the object yet, so that it should be aborted.
+    /// Whether the upload is certainly not the object yet, so that it may be aborted.
     pub(super) abort: bool,
 }
 
@@ -51,15 +51,10 @@ async fn review<S: MultipartStore>(
     options: &UploadOptions,
 ) -> Result<Vec<StoredPart>, Error> {
     let key = || upload.key.clone();
-    let mut attempts =
-        Attempts::new(options.retry, &options.progress, format!("list the parts of {}", upload.key));
-    let listed = loop {
-        match store.list_parts(upload).await {
-            Ok(listed) => break listed,
-            Err(error) if attempts.again(&error).await => {}
-            Err(source) => return Err(Error::ListParts { key: key(), source }),
-        }
-    };
+    let what = format!("list the parts of {}", upload.key);
+    let listed = retried(options.retry, &options.progress, what, || store.list_parts(upload))
+        .await
+        .map_err(|source| Error::ListParts { key: key(), source })?;
     let mut listed: BTreeMap<u32, StoredPart> = listed.into_iter().map(|part| (part.number, part)).collect();
     let mut parts = Vec::with_capacity(sent.len());
     for ours in sent {
@@ -185,18 +180,12 @@ async fn look<S: MultipartStore>(
     upload: &UploadRef,
     options: &UploadOptions,
 ) -> Result<Option<ObjectInfo>, StoreError> {
-    let mut attempts = Attempts::new(options.retry, &options.progress, format!("look at {}", upload.key));
-    loop {
-        match store.head(&upload.key, None).await {
-            Ok(found) => return Ok(found),
-            Err(error) if attempts.again(&error).await => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let what = format!("look at {}", upload.key);
+    retried(options.retry, &options.progress, what, || store.head(&upload.key, None)).await
 }
 
 /// In what an object is not the one that was sent; `None` if it is.
-fn difference(info: &ObjectInfo, whole: Whole, metadata: &[(String, String)]) -> Option<String> {
+pub(super) fn difference(info: &ObjectInfo, whole: Whole, metadata: &[(String, String)]) -> Option<String> {
     if info.size != whole.size {
         return Some(format!("{} bytes, not {}", info.size, whole.size));
     }

@@ -1,11 +1,16 @@
 //! Packing and storing an archive in one pass: planned from sizes, parallel, hashed on the way, nothing staged on disk.
 
 mod assemble;
+mod begin;
+mod checkpoint;
 mod crew;
 mod drive;
 mod finish;
+mod journal;
+mod ledger;
 mod pack;
 mod plan;
+mod put_away;
 mod source;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -16,10 +21,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::plan::thread_count;
+pub use self::put_away::abandon;
 use self::{
+    assemble::Assembled,
+    begin::{Beginning, Begun, Found, begin, identity},
     drive::{Moved, transfer},
     finish::{Unfinished, finish},
+    journal::{Record, Sealed, millis},
+    pack::Work,
     plan::Plan,
+    put_away::abort,
     source::Sources,
 };
 use crate::{
@@ -29,12 +40,9 @@ use crate::{
     index::FrameIndex,
     layout::{EntrySpec, FRAME_RAW_MAX, Layout},
     progress::{Phase, Progress},
-    retry::{Attempts, RetryPolicy},
-    store::{MultipartStore, StoreErrorKind, UploadRef, Whole},
+    retry::RetryPolicy,
+    store::{MultipartStore, ObjectInfo, Whole},
 };
-
-/// How long a failed upload may take to be aborted before that is left to the bucket's lifecycle.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An entry and where its bytes come from.
 #[derive(Clone, Debug)]
@@ -71,6 +79,10 @@ pub struct UploadOptions {
     pub metadata: Vec<(String, String)>,
     /// How failed calls are tried again.
     pub retry: RetryPolicy,
+    /// A file on the disk of the sources that lets another process go on with the upload when this one is killed, stopped or cut off
+    /// from the store. An upload that it tells of and that is of another key is aborted. Whoever gets the upload's result removes it, once
+    /// that cannot be lost any more. Without one, an upload that does not succeed is aborted.
+    pub journal: Option<PathBuf>,
     /// Sizes that only tests change.
     pub geometry: Geometry,
     /// Counters for whoever watches.
@@ -89,6 +101,7 @@ impl UploadOptions {
             level: Level::Auto,
             metadata: Vec::new(),
             retry: RetryPolicy::STANDARD,
+            journal: None,
             geometry: Geometry::default(),
             progress: Arc::default(),
             cancel: CancellationToken::new(),
@@ -150,18 +163,21 @@ pub struct Uploaded {
     pub part_size: u64,
     /// How many parts there are.
     pub parts: u32,
+    /// How many of them an earlier run had stored.
+    pub resumed_parts: u32,
     /// How many parts were in flight at most.
     pub concurrency: u32,
     /// Whether the object was read back because the store has no checksum of it.
     pub read_back: bool,
-    /// How long it took.
+    /// How long it took, all runs together, without the time between them.
     pub duration: Duration,
 }
 
 /// Packs `sources` in their order and stores the archive as `key`.
 ///
 /// The object exists only if everything was compared: each source with its checksum, each part and the whole with what
-/// the store computed. When it fails, the multipart upload is aborted as far as the store lets it be.
+/// the store computed. When it fails for good, the multipart upload is aborted as far as the store lets it be; when another
+/// run can go on with it ([`Error::is_resumable`]) and there is a journal, it stays.
 pub async fn upload<S: MultipartStore>(
     store: &S,
     key: &str,
@@ -173,34 +189,22 @@ pub async fn upload<S: MultipartStore>(
     let layout = Layout::with_frame_max(&specs, options.geometry.frame_raw_max)
         .map_err(|source| Error::Plan { key: key.to_owned(), source })?;
     let plan = Plan::new(&layout, &options)?;
-    let layout = Arc::new(layout);
-    let sources = Arc::new(Sources::prepare(sources)?);
+    let work = Work {
+        key: key.into(),
+        sources: Arc::new(Sources::prepare(sources)?),
+        layout: Arc::new(layout),
+        progress: Arc::clone(&options.progress),
+    };
+    let layout = &work.layout;
     options.progress.begin(layout.raw_len());
     tracing::debug!(key, ?plan, frames = layout.frame_count(), "the upload is planned");
 
-    let upload = start(store, key, &options).await?;
-    let moved = transfer(store, &upload, &layout, &sources, &plan, &options).await;
-    let Moved { parts, object, digests } = match moved {
-        Ok(moved) => moved,
-        Err(error) => {
-            abort(store, &upload, &options).await;
-            return Err(error);
-        }
+    let identity = identity(key, layout, &work.sources, &plan, &options);
+    let stored = match begin(store, identity, &options).await? {
+        Beginning::Object(found) => Stored::from(*found),
+        Beginning::Upload(begun) => store_all(store, *begun, &work, &plan, &options, started).await?,
     };
-    options.progress.enter(Phase::Completing);
-    let part_count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-    let whole = Whole { size: object.size, crc64nvme: object.crc64nvme, checked_by_store: true };
-    let info = match finish(store, &upload, parts, whole, &options).await {
-        Ok(info) => info,
-        Err(Unfinished { error, abort: doomed }) => {
-            if doomed {
-                abort(store, &upload, &options).await;
-            } else {
-                tracing::warn!(key, "the upload is not aborted, since the store may still complete it");
-            }
-            return Err(error);
-        }
-    };
+    let Stored { info, object, digests, parts, resumed, spent } = stored;
     let mut uploaded = Uploaded {
         size_bytes: object.size,
         sha256: hex::encode(object.sha256),
@@ -208,10 +212,11 @@ pub async fn upload<S: MultipartStore>(
         version_id: info.version_id,
         etag: info.etag,
         index: object.index,
-        entries: entries(&layout, &digests),
+        entries: entries(layout, &digests),
         raw_bytes: layout.raw_len(),
         part_size: plan.part_size,
-        parts: part_count,
+        parts,
+        resumed_parts: resumed,
         concurrency: u32::try_from(plan.concurrency).unwrap_or(u32::MAX),
         read_back: false,
         duration: Duration::ZERO,
@@ -221,93 +226,85 @@ pub async fn upload<S: MultipartStore>(
         uploaded.read_back = true;
     }
     options.progress.enter(Phase::Done);
-    uploaded.duration = started.elapsed();
+    uploaded.duration = spent + started.elapsed();
     Ok(uploaded)
 }
 
-/// Starts the upload. Whatever comes of it, no other upload of the key is left, also where the store's answer was lost.
-async fn start<S: MultipartStore>(store: &S, key: &str, options: &UploadOptions) -> Result<UploadRef, Error> {
-    let mut attempts = Attempts::new(options.retry, &options.progress, format!("start the upload of {key}"));
-    let creating = async {
-        loop {
-            match store.create(key, &options.metadata).await {
-                Ok(upload) => return Ok(upload),
-                Err(error) if attempts.again(&error).await => {}
-                Err(source) => return Err(source),
-            }
-        }
-    };
-    let created = options.cancel.run_until_cancelled(creating).await;
-    let (upload, unanswered) = match created {
-        Some(Ok(upload)) => (Ok(upload), attempts.failed() > 0),
-        Some(Err(source)) => {
-            let unanswered = attempts.failed() > 1 || source.kind.is_transient();
-            (Err(Error::Create { key: key.to_owned(), source }), unanswered)
-        }
-        None => (Err(Error::Cancelled), true),
-    };
-    if unanswered {
-        abort_strays(store, key, upload.as_ref().ok(), options).await;
-    }
-    upload
+/// The object, as the store has it.
+struct Stored {
+    info: ObjectInfo,
+    object: Assembled,
+    digests: Vec<Option<[u8; 32]>>,
+    parts: u32,
+    resumed: u32,
+    spent: Duration,
 }
 
-/// Aborts the uploads of `key` but `ours`: those whose start was not answered. They would be kept, and paid for, until the
-/// bucket's lifecycle drops them.
-async fn abort_strays<S: MultipartStore>(
+impl From<Found> for Stored {
+    fn from(found: Found) -> Self {
+        let Found { info, object, digests, parts, spent } = found;
+        Self { info, object, digests, parts, resumed: parts, spent }
+    }
+}
+
+/// Moves all that is not stored yet and has the object made. Leaves an upload that can be gone on with, or none.
+async fn store_all<S: MultipartStore>(
     store: &S,
-    key: &str,
-    ours: Option<&UploadRef>,
+    mut begun: Begun,
+    work: &Work,
+    plan: &Plan,
     options: &UploadOptions,
-) {
-    let mut attempts = Attempts::new(options.retry, &options.progress, format!("list the uploads of {key}"));
-    let listing = async {
-        loop {
-            match store.list_uploads(key).await {
-                Ok(pending) => return Ok(pending),
-                Err(error) if attempts.again(&error).await => {}
-                Err(error) => return Err(error),
+    started: Instant,
+) -> Result<Stored, Error> {
+    let stored = match transfer(store, &mut begun, work, plan, options).await {
+        Ok(moved) => complete(store, &mut begun, moved, options, started).await,
+        Err(error) => Err(Unfinished { error, abort: true }),
+    };
+    let Begun { upload, journal, .. } = begun;
+    match stored {
+        Ok(stored) => Ok(stored),
+        Err(Unfinished { error, abort: false }) => {
+            tracing::warn!(
+                key = upload.key,
+                "the upload is not aborted, since the store may still complete it"
+            );
+            Err(error)
+        }
+        Err(Unfinished { error, .. }) if journal.is_some() && error.is_resumable() => {
+            tracing::info!(key = upload.key, "the upload is interrupted and can be resumed");
+            Err(error)
+        }
+        Err(Unfinished { error, .. }) => {
+            let gone = abort(store, &upload, options).await;
+            if let Some(journal) = journal.filter(|_| gone) {
+                journal.remove();
             }
-        }
-    };
-    let pending = match tokio::time::timeout(ABORT_TIMEOUT, listing).await {
-        Ok(Ok(pending)) => pending,
-        Ok(Err(error)) => {
-            tracing::warn!(key, %error, "cannot look for uploads whose start was not answered");
-            return;
-        }
-        Err(_) => {
-            tracing::warn!(key, "looking for uploads whose start was not answered takes too long");
-            return;
-        }
-    };
-    for stray in pending.into_iter().map(|pending| pending.upload) {
-        if stray.key == key && Some(&stray) != ours {
-            abort(store, &stray, options).await;
+            Err(error)
         }
     }
 }
 
-/// Aborts an upload, more than once if need be, within a time limit.
-async fn abort<S: MultipartStore>(store: &S, upload: &UploadRef, options: &UploadOptions) {
-    let mut attempts = Attempts::new(options.retry, &options.progress, format!("abort {}", upload.key));
-    let aborting = async {
-        loop {
-            match store.abort(upload).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind == StoreErrorKind::NoSuchUpload => return Ok(()),
-                Err(error) if attempts.again(&error).await => {}
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    match tokio::time::timeout(ABORT_TIMEOUT, aborting).await {
-        Ok(Ok(())) => tracing::info!(key = upload.key, "the upload is aborted"),
-        Ok(Err(error)) => {
-            tracing::warn!(key = upload.key, %error, "the upload cannot be aborted and keeps its parts")
-        }
-        Err(_) => tracing::warn!(key = upload.key, "aborting the upload takes too long; it keeps its parts"),
+async fn complete<S: MultipartStore>(
+    store: &S,
+    begun: &mut Begun,
+    moved: Moved,
+    options: &UploadOptions,
+    started: Instant,
+) -> Result<Stored, Unfinished> {
+    let Moved { parts, object, digests, resumed } = moved;
+    options.progress.enter(Phase::Completing);
+    if let Some(journal) = &mut begun.journal {
+        journal.append_durably(&Record::Sealed(Sealed {
+            size: object.size,
+            sha256: hex::encode(object.sha256),
+            crc64nvme: object.crc64nvme.to_string(),
+            elapsed_ms: millis(begun.spent + started.elapsed()),
+        }));
     }
+    let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    let whole = Whole { size: object.size, crc64nvme: object.crc64nvme, checked_by_store: true };
+    let info = finish(store, &begun.upload, parts, whole, options).await?;
+    Ok(Stored { info, object, digests, parts: count, resumed, spent: begun.spent })
 }
 
 /// Reads the object back and compares it byte for byte with what was sent.
@@ -350,8 +347,9 @@ async fn read_back<S: MultipartStore>(
     }
 }
 
-fn entries(layout: &Layout, digests: &[[u8; 32]]) -> Vec<ArchiveEntry> {
-    let entry = |(number, digest): (usize, &[u8; 32])| {
+/// The entries as a manifest lists them. Every one has its digest by now.
+fn entries(layout: &Layout, digests: &[Option<[u8; 32]>]) -> Vec<ArchiveEntry> {
+    let entry = |(number, digest): (usize, [u8; 32])| {
         let location = layout.entry_location(number);
         ArchiveEntry {
             name: layout.name(number).to_owned(),
@@ -361,5 +359,5 @@ fn entries(layout: &Layout, digests: &[[u8; 32]]) -> Vec<ArchiveEntry> {
             raw_offset: location.raw_offset,
         }
     };
-    digests.iter().enumerate().map(entry).collect()
+    digests.iter().flatten().copied().enumerate().map(entry).collect()
 }

@@ -11,20 +11,40 @@ use crate::{
     layout::{FrameContent, Layout},
     memory::Buffer,
     progress::Progress,
-    upload::source::Sources,
+    store::Crc64,
+    upload::{checkpoint::Checkpoint, source::Sources},
 };
+
+/// What everybody who packs or hashes shares.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) key: Arc<str>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) sources: Arc<Sources>,
+    pub(super) progress: Arc<Progress>,
+}
 
 /// Makes frames, one after the other.
 #[derive(Debug)]
 pub(super) struct Packer {
-    layout: Arc<Layout>,
-    sources: Arc<Sources>,
+    work: Work,
     encoder: Encoder,
+    /// Where an earlier run left off, in the middle of a frame.
+    left_off: Option<LeftOff>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LeftOff {
+    frame: u64,
+    skip: u64,
+    head: Crc64,
 }
 
 impl Packer {
-    pub(super) fn new(layout: Arc<Layout>, sources: Arc<Sources>, level: Level) -> Self {
-        Self { layout, sources, encoder: Encoder::new(level) }
+    pub(super) fn new(work: &Work, level: Level, from: &Checkpoint) -> Self {
+        let Checkpoint { frame, skip, head, .. } = *from;
+        let left_off = (skip > 0).then_some(LeftOff { frame, skip, head });
+        Self { work: work.clone(), encoder: Encoder::new(level), left_off }
     }
 
     /// Reads frame `number` into `raw` and compresses it into `compressed`.
@@ -34,68 +54,98 @@ impl Packer {
         raw: &mut Buffer,
         compressed: &mut Buffer,
     ) -> Result<Frame, Error> {
-        let span = self.layout.frame(number);
+        let span = self.work.layout.frame(number);
         let bytes = raw.first(span.raw_len as usize);
         match span.content {
-            FrameContent::Data { entry, offset } => self.sources.read(entry, offset, bytes)?,
-            FrameContent::Glue => bytes.copy_from_slice(&self.layout.glue(number)),
+            FrameContent::Data { entry, offset } => self.work.sources.read(entry, offset, bytes)?,
+            FrameContent::Glue => {
+                bytes.copy_from_slice(&self.work.layout.glue(number));
+                // Data counts as done when it is hashed.
+                self.work.progress.add_raw(u64::from(span.raw_len));
+            }
         }
         let encoded = self.encoder.encode(bytes, compressed.vec());
-        encoded.map_err(|reason| Error::Compress { frame: number, reason })
+        let frame = encoded.map_err(|reason| Error::Compress { frame: number, reason })?;
+        match self.left_off {
+            Some(left_off) if left_off.frame == number => self.compare(left_off, compressed.as_ref())?,
+            Some(_) | None => {}
+        }
+        Ok(frame)
+    }
+
+    /// A frame whose beginning is in a part already must begin like that again, or the object would be none.
+    fn compare(&self, left_off: LeftOff, compressed: &[u8]) -> Result<(), Error> {
+        let head = usize::try_from(left_off.skip).ok().and_then(|skip| compressed.get(..skip));
+        if head.map(Crc64::of) == Some(left_off.head) {
+            return Ok(());
+        }
+        let what = format!("frame {} does not compress to what was sent of it", left_off.frame);
+        Err(Error::NotResumable { key: self.work.key.to_string(), what })
     }
 }
 
-/// Keeps the SHA-256 of each entry, from the raw bytes of the frames in order.
+/// Keeps the SHA-256 of one entry, from the raw bytes of its frames in order.
 #[derive(Debug)]
 pub(super) struct EntryHasher {
-    layout: Arc<Layout>,
-    sources: Arc<Sources>,
-    progress: Arc<Progress>,
-    current: Sha256,
-    digests: Vec<[u8; 32]>,
+    work: Work,
+    entry: usize,
+    size: u64,
+    sha256: Sha256,
 }
 
 impl EntryHasher {
-    pub(super) fn new(layout: Arc<Layout>, sources: Arc<Sources>, progress: Arc<Progress>) -> Self {
-        // The digest of nothing is right for empty entries, whose turn never comes.
-        let digests = vec![Sha256::digest([]).into(); layout.entry_count()];
-        Self { layout, sources, progress, current: Sha256::new(), digests }
+    /// A hasher of entry number `entry`, of which `so_far` knows the bytes before the next frame.
+    pub(super) fn new(work: &Work, entry: usize, so_far: Option<Sha256>) -> Self {
+        let size = work.layout.entry_location(entry).size;
+        Self { work: work.clone(), entry, size, sha256: so_far.unwrap_or_default() }
     }
 
-    /// Takes the raw bytes of frame `number`, which follows the one before.
-    pub(super) fn push(&mut self, number: u64, raw: &[u8]) -> Result<(), Error> {
-        self.progress.add_raw(raw.len() as u64);
-        let FrameContent::Data { entry, offset } = self.layout.frame(number).content else { return Ok(()) };
-        self.current.update(raw);
-        if offset + raw.len() as u64 == self.layout.entry_location(entry).size {
-            self.digests[entry] = self.current.finalize_reset().into();
-            self.sources.finish(entry)?;
-            self.compare(entry)?;
-        }
-        Ok(())
+    pub(super) fn entry(&self) -> usize {
+        self.entry
     }
 
-    /// The digests of all entries, once every frame was taken.
-    pub(super) fn finish(self) -> Result<Vec<[u8; 32]>, Error> {
-        for entry in
-            (0..self.layout.entry_count()).filter(|entry| self.layout.entry_location(*entry).size == 0)
-        {
-            self.sources.finish(entry)?;
-            self.compare(entry)?;
-        }
-        Ok(self.digests)
+    /// What is known so far, for whoever has to go on from here.
+    pub(super) fn state(&self) -> Sha256 {
+        self.sha256.clone()
     }
 
-    fn compare(&self, entry: usize) -> Result<(), Error> {
-        match self.sources.get(entry).expected_sha256 {
-            Some(expected) if expected != self.digests[entry] => Err(Error::SourceChecksum {
-                entry: self.layout.name(entry).to_owned(),
-                expected: hex::encode(expected),
-                found: hex::encode(self.digests[entry]),
-            }),
-            Some(_) | None => Ok(()),
+    /// Takes the raw bytes of the frame whose data starts at `offset`, which follows the one before. The entry's digest, if that was all of
+    /// it.
+    pub(super) fn push(&mut self, offset: u64, raw: &[u8]) -> Result<Option<[u8; 32]>, Error> {
+        self.work.progress.add_raw(raw.len() as u64);
+        self.sha256.update(raw);
+        if self.size > offset + raw.len() as u64 {
+            return Ok(None);
+        }
+        let digest = self.sha256.finalize_reset().into();
+        settle(&self.work, self.entry, &digest)?;
+        Ok(Some(digest))
+    }
+}
+
+/// Ends an entry that was read wholly: its source must be what it was, and the digest the one that was announced.
+fn settle(work: &Work, entry: usize, digest: &[u8; 32]) -> Result<(), Error> {
+    work.sources.finish(entry)?;
+    match work.sources.get(entry).expected_sha256 {
+        Some(expected) if expected != *digest => Err(Error::SourceChecksum {
+            entry: work.layout.name(entry).to_owned(),
+            expected: hex::encode(expected),
+            found: hex::encode(digest),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The digests of the entries that have no data, and so no frame in which their turn would come.
+pub(super) fn settle_empty(work: &Work, digests: &mut [Option<[u8; 32]>]) -> Result<(), Error> {
+    let nothing = Sha256::digest([]).into();
+    for (entry, digest) in digests.iter_mut().enumerate() {
+        if work.layout.entry_location(entry).size == 0 {
+            settle(work, entry, &nothing)?;
+            *digest = Some(nothing);
         }
     }
+    Ok(())
 }
 
 /// Puts numbered things that arrive in any order into their order.
@@ -106,8 +156,9 @@ pub(super) struct InOrder<T> {
 }
 
 impl<T> InOrder<T> {
-    pub(super) fn new() -> Self {
-        Self { next: 0, waiting: BTreeMap::new() }
+    /// The first one in order has this number.
+    pub(super) fn starting_at(next: u64) -> Self {
+        Self { next, waiting: BTreeMap::new() }
     }
 
     pub(super) fn push(&mut self, number: u64, thing: T) {

@@ -13,7 +13,7 @@ use fs_err::File;
 
 use crate::{
     error::Error,
-    upload::{Content, Source},
+    upload::{Content, Source, journal::ContentIdentity},
 };
 
 /// All sources, shared by the threads that read them.
@@ -80,6 +80,16 @@ impl Sources {
             }
         }
         Ok(())
+    }
+
+    /// What makes the file of `entry` the same for another process, without reading it.
+    pub(super) fn file_identity(&self, entry: usize, path: &Path) -> ContentIdentity {
+        let stamp = self.stamps[entry];
+        ContentIdentity::File {
+            path: path.to_owned(),
+            inode: stamp.map_or(0, |stamp| stamp.inode),
+            modified: stamp.map_or((0, 0), |stamp| stamp.modified),
+        }
     }
 
     /// Closes a source whose bytes have all been read, and makes sure that it did not change in the meantime.
