@@ -70,6 +70,9 @@ pub struct BackupArgs {
     /// How many of Qdrant's own snapshots stay on this host afterwards, per collection
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub keep_local: usize,
+    /// Begin anew, even if an interrupted backup could be gone on with
+    #[arg(long)]
+    pub fresh: bool,
     /// Upload, but leave publication to somebody else
     #[arg(long)]
     pub no_publish: bool,

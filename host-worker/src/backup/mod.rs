@@ -3,6 +3,7 @@
 mod capture;
 mod local;
 mod pack;
+mod unfinished;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,7 +13,11 @@ use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker, m
 use serde::Serialize;
 use tracing::{info, warn};
 
-use self::{local::LocalSnapshots, pack::Packed};
+use self::{
+    local::LocalSnapshots,
+    pack::Packed,
+    unfinished::{Prepared, Today, Unfinished},
+};
 use crate::{
     cli::BackupArgs,
     config::ByteSize,
@@ -36,6 +41,8 @@ pub struct BackupResult {
     pub publication: Option<Published>,
     /// What took how long, publication included.
     pub timings: Vec<PhaseTiming>,
+    /// Parts of the archive that an interrupted backup had stored before.
+    pub resumed_parts: u32,
     /// Where the manifest waits when it was not published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unpublished_manifest: Option<std::path::PathBuf>,
@@ -53,62 +60,156 @@ pub async fn backup(
     let mut phases = Phases::new(display);
 
     phases.enter("pre-flight");
-    let started = Started { id: backup_id(now)?, at: now };
     let qdrant = session.qdrant()?;
     let version = preflight(session, &qdrant).await?;
     let marker = success_marker(session).await?;
-    let mut local = LocalSnapshots::open(&work_dir)?;
-    tidy(&mut local, &qdrant, args.keep_local).await;
-
-    if !args.no_quiesce {
-        phases.enter("quiesce");
-        let timeout = Duration::from_secs(args.quiesce_timeout);
-        let wait = quiesce::wait(&qdrant, quiesce::Requirements::STANDARD, timeout, quiesce::POLL_INTERVAL);
-        session.unless_cancelled(wait).await??;
-    }
-
-    let wanted: Option<BTreeSet<CollectionName>> =
-        (!args.collections.is_empty()).then(|| args.collections.iter().cloned().collect());
-    let dir = session.config.snapshots_dir()?;
-    let capture = capture::capture(&qdrant, wanted.as_ref(), &dir, &mut local, &mut phases);
-    let captured = session.unless_cancelled(capture).await.flatten();
-    let packed = match captured {
-        Ok(captured) => {
-            warn_of_marker(marker.as_ref(), &captured);
-            pack::pack(session, args, &started, version.to_string(), captured, marker, &mut phases).await
-        }
-        Err(error) => Err(error),
+    let today = Today::new(session, args, marker, now)?;
+    let mut run = Run {
+        session,
+        args,
+        qdrant,
+        version: version.to_string(),
+        today,
+        local: LocalSnapshots::open(&work_dir)?,
+        unfinished: Unfinished::of(&work_dir),
+        phases,
     };
-    let Packed { manifest, read_back } = match packed {
-        Ok(packed) => packed,
-        Err(error) => {
-            // Nothing was stored, so the snapshots serve nobody; the failure that is told is the first one.
-            if let Err(cleanup) = local.discard_run(&qdrant).await {
-                warn!(
-                    error = &cleanup as &dyn std::error::Error,
-                    "snapshots of the failed backup stay on the disk"
-                );
-            }
-            return Err(error);
-        }
-    };
+    let Packed { manifest, read_back, resumed_parts } = run.stored().await?;
 
     // The upload is verified: local snapshots may go, whatever becomes of the publication.
-    phases.enter("clean-up");
-    tidy(&mut local, &qdrant, args.keep_local).await;
+    run.phases.enter("clean-up");
+    tidy(&mut run.local, &run.qdrant, args.keep_local).await;
 
     let mut unpublished_manifest = Some(pack::write_manifest(&work_dir, &manifest)?);
     let mut publication = None;
     if !args.no_publish {
-        phases.enter("publish");
-        let policy = PublishPolicy { force: args.force, read_back, ..PublishPolicy::default() };
-        publication = Some(session.catalog.publish(&manifest, &policy).await?);
+        run.phases.enter("publish");
+        publication = Some(run.published(&manifest, read_back).await?);
         pack::remove_manifest(unpublished_manifest.take());
     }
+    run.unfinished.forget();
 
-    let timings = phases.finish();
+    let timings = run.phases.finish();
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
-    Ok(BackupResult { manifest, publication, timings, unpublished_manifest })
+    Ok(BackupResult { manifest, publication, timings, unpublished_manifest, resumed_parts })
+}
+
+/// A backup that is under way.
+struct Run<'a> {
+    session: &'a Session,
+    args: &'a BackupArgs,
+    qdrant: qdrant::Client,
+    version: String,
+    today: Today,
+    local: LocalSnapshots,
+    unfinished: Unfinished,
+    phases: Phases,
+}
+
+impl Run<'_> {
+    /// Stores an archive: the one that an earlier run has left unfinished, or one of today's data.
+    async fn stored(&mut self) -> Result<Packed, Error> {
+        let left = self.unfinished.take_up(self.session, self.args.fresh, &self.today).await;
+        let prepared = match left {
+            Some(left) => left,
+            None => self.prepared().await?,
+        };
+        match self.store(&prepared).await {
+            Err(Error::Transfer(error)) if prepared.resumed && is_lost(&error) => {
+                warn!(
+                    error = &*error as &dyn std::error::Error,
+                    "an interrupted backup is given up: beginning anew"
+                );
+                let prepared = self.prepared().await?;
+                self.store(&prepared).await
+            }
+            result => result,
+        }
+    }
+
+    /// Captures today's data and keeps on this host what is needed to store it.
+    async fn prepared(&mut self) -> Result<Prepared, Error> {
+        let (session, args) = (self.session, self.args);
+        tidy(&mut self.local, &self.qdrant, args.keep_local).await;
+        if !args.no_quiesce {
+            self.phases.enter("quiesce");
+            let timeout = Duration::from_secs(args.quiesce_timeout);
+            let standard = quiesce::Requirements::STANDARD;
+            let wait = quiesce::wait(&self.qdrant, standard, timeout, quiesce::POLL_INTERVAL);
+            session.unless_cancelled(wait).await??;
+        }
+        let prepared = self.captured().await;
+        if prepared.is_err() {
+            // Nothing is stored, so the snapshots serve nobody.
+            self.discard_snapshots().await;
+        }
+        prepared
+    }
+
+    async fn captured(&mut self) -> Result<Prepared, Error> {
+        let Self { session, args, qdrant, today, local, phases, .. } = self;
+        let started = Started { id: backup_id(today.now)?, at: today.now };
+        let wanted: Option<BTreeSet<CollectionName>> =
+            (!args.collections.is_empty()).then(|| args.collections.iter().cloned().collect());
+        let dir = session.config.snapshots_dir()?;
+        let capture = capture::capture(qdrant, wanted.as_ref(), &dir, local, phases);
+        let captured = session.unless_cancelled(capture).await??;
+        warn_of_marker(today.marker.as_ref(), &captured);
+        let (request, marker) = (today.request.clone(), today.marker.clone());
+        let prepared = pack::prepare(session, request, &started, self.version.clone(), &captured, marker)?;
+        self.unfinished.keep(&prepared)?;
+        Ok(prepared)
+    }
+
+    /// Stores the archive. Unless another run can go on with it, nothing of it stays when that fails.
+    async fn store(&mut self, prepared: &Prepared) -> Result<Packed, Error> {
+        let journal = self.unfinished.journal();
+        let stored = pack::store(self.session, self.args, prepared, journal, &mut self.phases).await;
+        match &stored {
+            Err(error) if can_go_on(error) => {
+                info!(backup = %prepared.id(), "the next backup goes on with what is stored of this one");
+            }
+            Err(_) => {
+                self.unfinished.put_away(self.session).await;
+                self.discard_snapshots().await;
+            }
+            Ok(_) => {}
+        }
+        stored
+    }
+
+    async fn published(&mut self, manifest: &Manifest, read_back: bool) -> Result<Published, Error> {
+        let policy = PublishPolicy { force: self.args.force, read_back, ..PublishPolicy::default() };
+        let published = self.session.catalog.publish(manifest, &policy).await.map_err(Error::from);
+        if published.as_ref().is_err_and(|error| !can_go_on(error)) {
+            // The manifest waits on this host for a person's `publish`; nothing is left for another run to do.
+            self.unfinished.forget();
+        }
+        published
+    }
+
+    /// Removes this run's snapshots. What cannot be removed is not what the backup failed for.
+    async fn discard_snapshots(&mut self) {
+        if let Err(error) = self.local.discard_run(&self.qdrant).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "snapshots of the failed backup stay on the disk"
+            );
+        }
+    }
+}
+
+/// Whether an interrupted upload cannot be gone on with, though the snapshots may be as good as ever.
+fn is_lost(error: &transfer::Error) -> bool {
+    matches!(error, transfer::Error::NotResumable { .. })
+}
+
+/// Whether another run can go on where this one failed.
+fn can_go_on(error: &Error) -> bool {
+    if let Error::Transfer(error) = error {
+        return error.is_resumable();
+    }
+    matches!(error, Error::Cancelled) || error.kind().is_transient()
 }
 
 /// Removes local snapshots that nobody needs. What cannot be removed now is tried again by the next backup, and is no reason to go without this one.

@@ -16,15 +16,15 @@ use uuid::Uuid;
 
 use super::{
     Started,
-    capture::{Captured, CapturedSnapshot},
+    capture::Captured,
     local::write_durably,
+    unfinished::{Prepared, Request, SnapshotFile},
 };
 use crate::{
     cli::BackupArgs,
     error::Error,
     limits, origin,
     progress::Phases,
-    qdrant::Checksum,
     session::Session,
     verify::{GOLDEN_MAX_BYTES, store_proof},
 };
@@ -37,38 +37,60 @@ pub(super) struct Packed {
     pub(super) manifest: Manifest,
     /// Whether the store keeps no checksum of it, and every byte was read back instead.
     pub(super) read_back: bool,
+    /// Parts of the archive that an earlier run had stored.
+    pub(super) resumed_parts: u32,
 }
 
-/// Stores the archive and what goes beside it.
-pub(super) async fn pack(
+/// All that is needed to store what was captured.
+pub(super) fn prepare(
     session: &Session,
-    args: &BackupArgs,
+    request: Request,
     started: &Started,
     version: String,
-    captured: Captured,
+    captured: &Captured,
     marker: Option<SuccessMarker>,
-    phases: &mut Phases,
-) -> Result<Packed, Error> {
+) -> Result<Prepared, Error> {
     let attempt = AttemptId::from_bits(Uuid::new_v4().as_fields().0);
     let key = session.config.layout().archive(started.id, attempt);
-    let golden = compressed_golden(started, &captured)?;
-    let description = describe(session, args, started, version, &captured, marker)?;
+    let golden = compressed_golden(started, captured)?;
+    let description = describe(session, &request, started, version, captured, marker)?;
+    let snapshots = captured
+        .snapshots
+        .iter()
+        .map(|snapshot| SnapshotFile::new(snapshot.path.clone(), snapshot.size, &snapshot.sha256))
+        .collect();
+    Ok(Prepared::new(request, key, description, snapshots, golden))
+}
 
+/// Stores the archive and what goes beside it, or what is missing of that.
+pub(super) async fn store(
+    session: &Session,
+    args: &BackupArgs,
+    prepared: &Prepared,
+    journal: PathBuf,
+    phases: &mut Phases,
+) -> Result<Packed, Error> {
+    if let Some(manifest) = stored_before(session, prepared) {
+        // That it was read back, where it had to be, the proof beside it says.
+        return Ok(Packed { manifest, read_back: false, resumed_parts: 0 });
+    }
+    let Prepared { key, description, golden, .. } = prepared;
     phases.enter("upload");
     let mut options = UploadOptions::new(limits::memory_budget(session.config.memory_budget())?);
     options.concurrency = args.concurrency.map(|parts| parts as usize);
     options.level = args.level.map_or(Level::Auto, Level::Fixed);
-    options.metadata = vec![(BACKUP_ID_METADATA.to_owned(), started.id.to_string())];
+    options.metadata = vec![(BACKUP_ID_METADATA.to_owned(), prepared.id().to_string())];
+    options.journal = Some(journal);
     options.cancel = session.cancel.clone();
     let progress = options.progress.clone();
-    let sources = sources(&captured.snapshots, &description)?;
     let object = key.to_string();
-    let upload = transfer::upload(&session.objects, &object, sources, options);
+    let upload = transfer::upload(&session.objects, &object, sources(prepared)?, options);
     let uploaded = phases.follow(&progress, upload).await?;
     info!(
         key = object,
         bytes = uploaded.size_bytes,
         parts = uploaded.parts,
+        resumed = uploaded.resumed_parts,
         retries = progress.retries(),
         "archive stored"
     );
@@ -83,13 +105,22 @@ pub(super) async fn pack(
     let read_back = uploaded.read_back;
     if read_back {
         // For whoever publishes it later: the store has no checksum to compare, and this stands in for it.
-        store_proof(session, started.id, ProofLevel::ReRead, Timestamp::now()).await;
+        store_proof(session, prepared.id(), ProofLevel::ReRead, Timestamp::now()).await;
     }
-    Ok(Packed { manifest: manifest(session, key, description, &uploaded, &golden, phases), read_back })
+    let manifest = manifest(session, key.clone(), description.clone(), &uploaded, golden, phases);
+    Ok(Packed { manifest, read_back, resumed_parts: uploaded.resumed_parts })
+}
+
+/// The manifest of a backup that an earlier run has stored and could not publish.
+fn stored_before(session: &Session, prepared: &Prepared) -> Option<Manifest> {
+    let path = manifest_path(&session.config.work_dir(), prepared.id());
+    let manifest = Manifest::from_json(&fs_err::read(&path).ok()?).ok()?;
+    (manifest.key == prepared.key).then_some(manifest)
 }
 
 /// The snapshots verbatim, in the manifest's order, then the description.
-fn sources(snapshots: &[CapturedSnapshot], description: &BackupDescription) -> Result<Vec<Source>, Error> {
+fn sources(prepared: &Prepared) -> Result<Vec<Source>, Error> {
+    let Prepared { description, snapshots, .. } = prepared;
     let mut sources = Vec::with_capacity(snapshots.len() + 1);
     for (snapshot, record) in snapshots.iter().zip(&description.collections) {
         sources.push(Source {
@@ -107,16 +138,16 @@ fn sources(snapshots: &[CapturedSnapshot], description: &BackupDescription) -> R
     Ok(sources)
 }
 
-fn digest(checksum: &Checksum) -> Result<[u8; 32], Error> {
+fn digest(checksum: &str) -> Result<[u8; 32], Error> {
     let mut bytes = [0; 32];
-    hex::decode_to_slice(checksum.as_str(), &mut bytes)
+    hex::decode_to_slice(checksum, &mut bytes)
         .map_err(|source| Error::Setting { name: "the snapshot's checksum", source: Box::new(source) })?;
     Ok(bytes)
 }
 
 fn describe(
     session: &Session,
-    args: &BackupArgs,
+    request: &Request,
     started: &Started,
     version: String,
     captured: &Captured,
@@ -152,7 +183,7 @@ fn describe(
         quiesced: captured.written.is_empty(),
         indexing,
         origin: origin::read(&session.config.work_dir())?,
-        partial: !args.collections.is_empty(),
+        partial: request.is_partial(),
         tool: tool(),
     })
 }

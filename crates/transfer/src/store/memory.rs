@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::store::{
     Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef,
@@ -75,6 +76,8 @@ pub enum Effect {
     FlipByte,
     /// The call never answers.
     Hang,
+    /// The call does its work, but never answers.
+    HangAfter,
     /// The list of parts lacks the second one.
     DropPart,
     /// The list of parts shows the second one a byte shorter.
@@ -104,6 +107,17 @@ struct State {
     calls: Vec<Call>,
     faults: Vec<Fault>,
     without_checksums: bool,
+    stop: Option<Stop>,
+}
+
+/// Where a process is stopped, as far as the store sees it.
+#[derive(Debug)]
+struct Stop {
+    /// How many calls are answered before.
+    left: usize,
+    /// Whether the call that is not answered does its work.
+    done: bool,
+    told: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -133,6 +147,11 @@ impl Memory {
         self.lock().faults.push(fault);
     }
 
+    /// Forgets the script.
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// The calls made so far, in the order of their arrival, and forgets them.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.lock().calls)
@@ -150,6 +169,38 @@ impl Memory {
         state.objects.insert(key.to_owned(), Object { bytes, metadata: Vec::new(), version });
     }
 
+    /// Answers the next `calls` calls and no more, as if the process that makes them were killed then; the first call that gets no answer
+    /// does its work if `done`, those after it do not. Comes back when it is made.
+    pub fn stop_after(&self, calls: usize, done: bool) -> impl Future<Output = ()> + use<> {
+        let told = Arc::new(Notify::new());
+        self.lock().stop = Some(Stop { left: calls, done, told: Arc::clone(&told) });
+        async move { told.notified().await }
+    }
+
+    /// Answers again.
+    pub fn go_on(&self) {
+        self.lock().stop = None;
+    }
+
+    /// The numbers of the parts of all unfinished uploads.
+    pub fn parts(&self) -> Vec<u32> {
+        self.lock().uploads.values().flat_map(|upload| upload.parts.keys().copied()).collect()
+    }
+
+    /// Flips a byte of a part of an unfinished upload, whose checksum is that of the flipped bytes from then on.
+    pub fn damage_part(&self, number: u32) {
+        for upload in self.lock().uploads.values_mut() {
+            if let Some(part) = upload.parts.get_mut(&number) {
+                *part = flipped(part);
+            }
+        }
+    }
+
+    /// Drops all unfinished uploads, as a bucket's lifecycle does.
+    pub fn expire_uploads(&self) {
+        self.lock().uploads.clear();
+    }
+
     /// How many uploads are unfinished.
     pub fn pending(&self) -> usize {
         self.lock().uploads.len()
@@ -163,7 +214,7 @@ impl Memory {
     async fn arrive(&self, call: Call) -> Result<Option<Effect>, StoreError> {
         let effect = {
             let mut state = self.lock();
-            let effect = state.effect_on(&call);
+            let effect = state.stopped().or_else(|| state.effect_on(&call));
             state.calls.push(call.clone());
             effect
         };
@@ -172,6 +223,7 @@ impl Memory {
             Some(Effect::Hang) => std::future::pending().await,
             Some(
                 Effect::LoseReply
+                | Effect::HangAfter
                 | Effect::FlipByte
                 | Effect::DropPart
                 | Effect::ShortenPart
@@ -183,6 +235,19 @@ impl Memory {
 }
 
 impl State {
+    /// What becomes of the call that is made, if the process that makes it is to be stopped.
+    fn stopped(&mut self) -> Option<Effect> {
+        let stop = self.stop.as_mut()?;
+        let Some(left) = stop.left.checked_sub(1) else {
+            stop.told.notify_one();
+            let effect = if stop.done { Effect::HangAfter } else { Effect::Hang };
+            stop.done = false;
+            return Some(effect);
+        };
+        stop.left = left;
+        None
+    }
+
     fn effect_on(&mut self, call: &Call) -> Option<Effect> {
         for fault in self.faults.iter_mut().filter(|fault| fault.call.hits(call) && fault.times > 0) {
             if fault.after > 0 {
@@ -195,6 +260,35 @@ impl State {
         None
     }
 
+    fn complete(&mut self, upload: &UploadRef, parts: &[StoredPart], whole: Whole) -> Result<(), StoreError> {
+        let name = Call::Complete.name();
+        let checked = !self.without_checksums;
+        let has_key = self.objects.contains_key(&upload.key);
+        let found = self.upload(upload, name)?;
+        if has_key {
+            return Err(StoreError::new(StoreErrorKind::PreconditionFailed, name, "the key exists"));
+        }
+        let mut bytes = Vec::new();
+        for part in parts {
+            let body =
+                found.parts.get(&part.number).filter(|body| etag(body) == part.etag).ok_or_else(|| {
+                    StoreError::new(StoreErrorKind::Refused, name, format!("InvalidPart: {}", part.number))
+                })?;
+            bytes.extend_from_slice(body);
+        }
+        if checked && (bytes.len() as u64 != whole.size || Crc64::of(&bytes) != whole.crc64nvme) {
+            return Err(StoreError::new(
+                StoreErrorKind::BadDigest,
+                name,
+                "the whole is not what its checksum says",
+            ));
+        }
+        let metadata = std::mem::take(&mut found.metadata);
+        self.uploads.remove(&upload.upload_id);
+        self.objects.insert(upload.key.clone(), Object { bytes, metadata, version: 1 });
+        Ok(())
+    }
+
     fn upload(&mut self, upload: &UploadRef, call: &'static str) -> Result<&mut Upload, StoreError> {
         let missing = || StoreError::new(StoreErrorKind::NoSuchUpload, call, "no such upload");
         self.uploads.get_mut(&upload.upload_id).filter(|found| found.key == upload.key).ok_or_else(missing)
@@ -202,8 +296,9 @@ impl State {
 }
 
 /// The answer, unless the script loses it.
-fn answer<T>(effect: Option<Effect>, call: &'static str, value: T) -> Result<T, StoreError> {
+async fn answer<T>(effect: Option<Effect>, call: &'static str, value: T) -> Result<T, StoreError> {
     match effect {
+        Some(Effect::HangAfter) => std::future::pending().await,
         Some(Effect::LoseReply) => Err(StoreError::new(StoreErrorKind::Transient, call, "connection reset")),
         Some(
             Effect::Fail(_)
@@ -233,7 +328,7 @@ impl MultipartStore for Memory {
             state.uploads.insert(upload.upload_id.clone(), started);
             upload
         };
-        answer(effect, Call::Create.name(), upload)
+        answer(effect, Call::Create.name(), upload).await
     }
 
     async fn upload_part(
@@ -248,31 +343,35 @@ impl MultipartStore for Memory {
         let effect = self.arrive(call).await?;
         // Another task may run between the call's arrival and its work, as with a real store.
         tokio::task::yield_now().await;
-        let mut state = self.lock();
-        let with_checksums = !state.without_checksums;
-        if with_checksums && Crc64::of(&body) != crc64nvme {
-            return Err(StoreError::new(
-                StoreErrorKind::BadDigest,
-                name,
-                "the body is not what its checksum says",
-            ));
-        }
-        let body =
-            if effect == Some(Effect::FlipByte) { flipped(&body) } else { Bytes::copy_from_slice(&body) };
-        let part = stored(number, &body, with_checksums);
-        state.upload(upload, name)?.parts.insert(number, body);
-        answer(effect, name, part)
+        let part = {
+            let mut state = self.lock();
+            let with_checksums = !state.without_checksums;
+            if with_checksums && Crc64::of(&body) != crc64nvme {
+                return Err(StoreError::new(
+                    StoreErrorKind::BadDigest,
+                    name,
+                    "the body is not what its checksum says",
+                ));
+            }
+            let flip = effect == Some(Effect::FlipByte);
+            let body = if flip { flipped(&body) } else { Bytes::copy_from_slice(&body) };
+            let part = stored(number, &body, with_checksums);
+            state.upload(upload, name)?.parts.insert(number, body);
+            part
+        };
+        answer(effect, name, part).await
     }
 
     async fn list_parts(&self, upload: &UploadRef) -> Result<Vec<StoredPart>, StoreError> {
         let effect = self.arrive(Call::ListParts).await?;
-        let mut state = self.lock();
-        let with_checksums = !state.without_checksums;
-        let upload = state.upload(upload, Call::ListParts.name())?;
-        let mut parts: Vec<StoredPart> =
-            upload.parts.iter().map(|(number, body)| stored(*number, body, with_checksums)).collect();
+        let mut parts: Vec<StoredPart> = {
+            let mut state = self.lock();
+            let with_checksums = !state.without_checksums;
+            let upload = state.upload(upload, Call::ListParts.name())?;
+            upload.parts.iter().map(|(number, body)| stored(*number, body, with_checksums)).collect()
+        };
         distort(&mut parts, effect);
-        answer(effect, Call::ListParts.name(), parts)
+        answer(effect, Call::ListParts.name(), parts).await
     }
 
     async fn complete(
@@ -281,67 +380,49 @@ impl MultipartStore for Memory {
         parts: &[StoredPart],
         whole: Whole,
     ) -> Result<(), StoreError> {
-        let name = Call::Complete.name();
         let effect = self.arrive(Call::Complete).await?;
-        let mut state = self.lock();
-        let checked = !state.without_checksums;
-        let has_key = state.objects.contains_key(&upload.key);
-        let found = state.upload(upload, name)?;
-        if has_key {
-            return Err(StoreError::new(StoreErrorKind::PreconditionFailed, name, "the key exists"));
-        }
-        let mut bytes = Vec::new();
-        for part in parts {
-            let body =
-                found.parts.get(&part.number).filter(|body| etag(body) == part.etag).ok_or_else(|| {
-                    StoreError::new(StoreErrorKind::Refused, name, format!("InvalidPart: {}", part.number))
-                })?;
-            bytes.extend_from_slice(body);
-        }
-        if checked && (bytes.len() as u64 != whole.size || Crc64::of(&bytes) != whole.crc64nvme) {
-            return Err(StoreError::new(
-                StoreErrorKind::BadDigest,
-                name,
-                "the whole is not what its checksum says",
-            ));
-        }
-        let metadata = std::mem::take(&mut found.metadata);
-        state.uploads.remove(&upload.upload_id);
-        state.objects.insert(upload.key.clone(), Object { bytes, metadata, version: 1 });
-        answer(effect, name, ())
+        self.lock().complete(upload, parts, whole)?;
+        answer(effect, Call::Complete.name(), ()).await
     }
 
     async fn abort(&self, upload: &UploadRef) -> Result<(), StoreError> {
         let effect = self.arrive(Call::Abort).await?;
-        let mut state = self.lock();
-        state.upload(upload, Call::Abort.name())?;
-        state.uploads.remove(&upload.upload_id);
-        answer(effect, Call::Abort.name(), ())
+        {
+            let mut state = self.lock();
+            state.upload(upload, Call::Abort.name())?;
+            state.uploads.remove(&upload.upload_id);
+        }
+        answer(effect, Call::Abort.name(), ()).await
     }
 
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>, StoreError> {
         let effect = self.arrive(Call::ListUploads).await?;
-        let state = self.lock();
-        let pending = state.uploads.iter().filter(|(_, upload)| upload.key.starts_with(prefix));
-        let pending = pending.map(|(id, upload)| PendingUpload {
-            upload: UploadRef { key: upload.key.clone(), upload_id: id.clone() },
-            initiated: None,
-        });
-        answer(effect, Call::ListUploads.name(), pending.collect())
+        let pending: Vec<PendingUpload> = {
+            let state = self.lock();
+            let pending = state.uploads.iter().filter(|(_, upload)| upload.key.starts_with(prefix));
+            let pending = pending.map(|(id, upload)| PendingUpload {
+                upload: UploadRef { key: upload.key.clone(), upload_id: id.clone() },
+                initiated: None,
+            });
+            pending.collect()
+        };
+        answer(effect, Call::ListUploads.name(), pending).await
     }
 
     async fn head(&self, key: &str, version_id: Option<&str>) -> Result<Option<ObjectInfo>, StoreError> {
         let effect = self.arrive(Call::Head).await?;
-        let state = self.lock();
-        let object = state.objects.get(key).filter(|object| object.has_version(version_id));
-        let info = object.map(|object| ObjectInfo {
-            size: object.bytes.len() as u64,
-            etag: Some(etag(&object.bytes)),
-            version_id: Some(object.version_id()),
-            crc64nvme: (!state.without_checksums).then(|| Crc64::of(&object.bytes)),
-            metadata: object.metadata.clone(),
-        });
-        answer(effect, Call::Head.name(), info)
+        let info = {
+            let state = self.lock();
+            let object = state.objects.get(key).filter(|object| object.has_version(version_id));
+            object.map(|object| ObjectInfo {
+                size: object.bytes.len() as u64,
+                etag: Some(etag(&object.bytes)),
+                version_id: Some(object.version_id()),
+                crc64nvme: (!state.without_checksums).then(|| Crc64::of(&object.bytes)),
+                metadata: object.metadata.clone(),
+            })
+        };
+        answer(effect, Call::Head.name(), info).await
     }
 
     async fn get_range(
@@ -357,25 +438,28 @@ impl MultipartStore for Memory {
         let effect = self.arrive(call).await?;
         tokio::task::yield_now().await;
         into.clear();
-        let state = self.lock();
-        let object = state.objects.get(key).filter(|object| object.has_version(version_id));
-        let object = object.ok_or_else(|| StoreError::new(StoreErrorKind::NoSuchKey, name, "no such key"))?;
-        if pinned.is_some_and(|tag| tag != etag(&object.bytes)) {
-            return Err(StoreError::new(
-                StoreErrorKind::PreconditionFailed,
-                name,
-                "the object is another one",
-            ));
+        {
+            let state = self.lock();
+            let object = state.objects.get(key).filter(|object| object.has_version(version_id));
+            let object =
+                object.ok_or_else(|| StoreError::new(StoreErrorKind::NoSuchKey, name, "no such key"))?;
+            if pinned.is_some_and(|tag| tag != etag(&object.bytes)) {
+                return Err(StoreError::new(
+                    StoreErrorKind::PreconditionFailed,
+                    name,
+                    "the object is another one",
+                ));
+            }
+            let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+            let bytes = start.ok().zip(end.ok()).and_then(|(start, end)| object.bytes.get(start..end));
+            let out_of_range = || StoreError::new(StoreErrorKind::OutOfRange, name, "the object is shorter");
+            into.extend_from_slice(bytes.ok_or_else(out_of_range)?);
         }
-        let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
-        let bytes = start.ok().zip(end.ok()).and_then(|(start, end)| object.bytes.get(start..end));
-        let out_of_range = || StoreError::new(StoreErrorKind::OutOfRange, name, "the object is shorter");
-        into.extend_from_slice(bytes.ok_or_else(out_of_range)?);
         if effect == Some(Effect::FlipByte) {
             let flipped = flipped(into);
             into.copy_from_slice(&flipped);
         }
-        answer(effect, name, ())
+        answer(effect, name, ()).await
     }
 }
 
@@ -409,7 +493,8 @@ fn distort(parts: &mut Vec<StoredPart>, effect: Option<Effect>) {
                     part.crc64nvme.filter(|_| effect != Some(Effect::FlipByte)).or(Some(Crc64(1)));
             }
         }
-        Some(Effect::DropPart | Effect::Fail(_) | Effect::LoseReply | Effect::Hang) | None => {}
+        Some(Effect::DropPart | Effect::Fail(_) | Effect::LoseReply | Effect::Hang | Effect::HangAfter)
+        | None => {}
     }
 }
 

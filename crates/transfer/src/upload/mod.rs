@@ -28,7 +28,7 @@ use self::{
     drive::{Moved, transfer},
     finish::{Unfinished, finish},
     journal::{Record, Sealed, millis},
-    pack::Work,
+    pack::{Work, settle_empty},
     plan::Plan,
     put_away::abort,
     source::Sources,
@@ -201,7 +201,10 @@ pub async fn upload<S: MultipartStore>(
 
     let identity = identity(key, layout, &work.sources, &plan, &options);
     let stored = match begin(store, identity, &options).await? {
-        Beginning::Object(found) => Stored::from(*found),
+        Beginning::Object(mut found) => {
+            settle_empty(&work, &mut found.digests)?;
+            Stored::from(*found)
+        }
         Beginning::Upload(begun) => store_all(store, *begun, &work, &plan, &options, started).await?,
     };
     let Stored { info, object, digests, parts, resumed, spent } = stored;
@@ -212,7 +215,7 @@ pub async fn upload<S: MultipartStore>(
         version_id: info.version_id,
         etag: info.etag,
         index: object.index,
-        entries: entries(layout, &digests),
+        entries: entries(layout, &digests)?,
         raw_bytes: layout.raw_len(),
         part_size: plan.part_size,
         parts,
@@ -347,17 +350,19 @@ async fn read_back<S: MultipartStore>(
     }
 }
 
-/// The entries as a manifest lists them. Every one has its digest by now.
-fn entries(layout: &Layout, digests: &[Option<[u8; 32]>]) -> Vec<ArchiveEntry> {
-    let entry = |(number, digest): (usize, [u8; 32])| {
+/// The entries as a manifest lists them.
+fn entries(layout: &Layout, digests: &[Option<[u8; 32]>]) -> Result<Vec<ArchiveEntry>, Error> {
+    let entry = |(number, digest): (usize, &Option<[u8; 32]>)| {
         let location = layout.entry_location(number);
-        ArchiveEntry {
+        Ok(ArchiveEntry {
             name: layout.name(number).to_owned(),
             size: location.size,
-            sha256: hex::encode(digest),
+            sha256: hex::encode(
+                digest.ok_or(Error::Internal { what: "an entry was stored, but not hashed" })?,
+            ),
             first_frame: location.first_frame,
             raw_offset: location.raw_offset,
-        }
+        })
     };
-    digests.iter().flatten().copied().enumerate().map(entry).collect()
+    digests.iter().enumerate().map(entry).collect()
 }

@@ -1,15 +1,22 @@
 //! The sources of an upload: opened when their turn comes, read by position, and watched for changes.
+//!
+//! Each byte is read once, so the page cache is told to let go of it: Qdrant has better use for the memory. Holes are not read at all.
 
 use std::{
     collections::HashMap,
     fs::Metadata,
     io,
+    num::NonZeroU64,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use fs_err::File;
+use rustix::{
+    fs::{Advice, SeekFrom, fadvise, seek},
+    io::Errno,
+};
 
 use crate::{
     error::Error,
@@ -67,6 +74,10 @@ impl Sources {
             Content::File(path) => path,
         };
         let file = self.file(entry, path)?;
+        if is_hole(&file, offset, into.len() as u64) {
+            into.fill(0);
+            return Ok(());
+        }
         let mut done = 0;
         while done < into.len() {
             let position = offset + done as u64;
@@ -79,6 +90,7 @@ impl Sources {
                 }
             }
         }
+        advise(&file, offset, into.len() as u64, Advice::DontNeed);
         Ok(())
     }
 
@@ -107,6 +119,7 @@ impl Sources {
         }
         let file = File::open(path).map_err(|source| Error::SourceOpen { path: path.to_owned(), source })?;
         self.compare(entry, path, &file)?;
+        advise(&file, 0, 0, Advice::Sequential);
         let file = Arc::new(file);
         open.insert(entry, Arc::clone(&file));
         Ok(file)
@@ -127,6 +140,21 @@ impl Sources {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether a file has no data in `len` bytes from `offset` on, which are within it. A file system that cannot tell says no.
+fn is_hole(file: &File, offset: u64, len: u64) -> bool {
+    match seek(file.file(), SeekFrom::Data(offset)) {
+        Ok(data) => data >= offset + len,
+        // No data from there to the end, which may have come nearer since the file was looked at.
+        Err(Errno::NXIO) => file.metadata().is_ok_and(|metadata| metadata.len() >= offset + len),
+        Err(_) => false,
+    }
+}
+
+/// Tells the page cache about a range; to the end of the file for a length of 0. It is free not to listen.
+fn advise(file: &File, offset: u64, len: u64, advice: Advice) {
+    let _unheard = fadvise(file.file(), offset, NonZeroU64::new(len), advice);
 }
 
 fn look_at(source: &Source) -> Result<Option<Stamp>, Error> {

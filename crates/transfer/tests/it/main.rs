@@ -12,6 +12,8 @@ mod faults;
 mod golden;
 mod hostile;
 mod restoring;
+mod resume;
 mod round_trip;
+mod sizes;
 mod sources;
 mod wire;

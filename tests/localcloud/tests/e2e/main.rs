@@ -10,6 +10,7 @@ mod main_job;
 mod publication;
 mod qdrant_faults;
 mod restore;
+mod resume_backup;
 mod safety;
 mod secrets;
 mod store_faults;

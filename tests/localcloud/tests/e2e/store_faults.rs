@@ -29,24 +29,37 @@ async fn a_bucket_that_is_not_there_is_a_setting_to_correct() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_write_leaves_nothing_and_publishes_nothing() {
-    let fixture = Fixture::small().await;
-    let faults = fixture.cloud.s3.faults();
+async fn a_refused_write_publishes_nothing_and_is_gone_on_with_when_it_is_allowed() {
     for (operation, text) in [
         (Operation::CreateMultipartUpload, "start the upload of"),
         (Operation::UploadPart, "upload part 1 of"),
         (Operation::CompleteMultipartUpload, "complete the upload of"),
     ] {
+        let fixture = Fixture::small().await;
+        let faults = fixture.cloud.s3.faults();
         faults.deny(operation, "");
         let said = fixture.fails("backup --no-quiesce", "StoreUnavailable", 1).await;
         says(&said, &[text, "AccessDenied", "check the credentials"]);
-        fixture.assert_nothing_left().await;
+        faults.allow_all();
+        assert_eq!(fixture.keys().await, [""; 0]);
+        assert!(!fixture.snapshot_files().is_empty(), "they wait for the policy to be put right");
+        fixture.cloud.s3.take_calls();
+        next_second().await;
+        fixture.backup().await;
+        assert_eq!(fixture.uploads().await, 0);
+        assert_eq!(fixture.snapshot_files().len(), 0);
+        let made_anew = operation == Operation::CreateMultipartUpload;
+        assert_eq!(fixture.cloud.s3.count(Operation::CreateMultipartUpload), usize::from(made_anew));
     }
+
     // Where nothing can be published, nothing is stored.
+    let fixture = Fixture::small().await;
+    let faults = fixture.cloud.s3.faults();
     faults.deny(Operation::PutObject, "");
     let said = fixture.fails("backup --no-quiesce", "StoreUnavailable", 1).await;
     says(&said, &["the bucket cannot be published to", "s3:PutObject"]);
     fixture.assert_nothing_left().await;
+
     // The archive is stored, and nothing that would make it a backup.
     faults.deny(Operation::PutObject, "qdrant/backups/qdrant_snapshot");
     let said = fixture.fails("backup --no-quiesce", "StoreUnavailable", 1).await;
@@ -54,18 +67,20 @@ async fn a_refused_write_leaves_nothing_and_publishes_nothing() {
     faults.clear();
     let keys = fixture.keys().await;
     assert!(keys.len() == 1 && keys[0].ends_with(".tar.zst"), "{keys:?}");
-    assert_eq!(fixture.uploads().await, 0);
-    assert_eq!(fixture.snapshot_files().len(), 0);
 
-    // A role that may store and not publish.
+    // A role that may store and not publish: the archive is not stored again.
+    fixture.cloud.s3.take_calls();
     faults.deny(Operation::PutObject, protocol::key::POINTER);
     next_second().await;
     fixture.fails("backup --no-quiesce", "StoreUnavailable", 1).await;
     faults.clear();
     assert_eq!(fixture.pointer().await, None);
-    next_second().await;
+    assert_eq!(fixture.snapshot_files().len(), 0, "what is stored needs them no more");
     let manifest = fixture.backup().await;
     assert_eq!(fixture.pointer().await.as_deref(), Some(id(&manifest)));
+    assert_eq!(archive(&manifest), keys[0], "it is the first run's backup, published at last");
+    assert_eq!(fixture.cloud.s3.count(Operation::UploadPart), 0);
+    assert_eq!(fixture.uploads().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,21 +240,6 @@ async fn uploading(fixture: &Fixture) -> Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_told_to_stop_cleans_up() {
-    let fixture = Fixture::small().await;
-    for signal in [Signal::TERM, Signal::INT] {
-        let worker = uploading(&fixture).await;
-        worker.signal(signal);
-        let said = failed(&worker.finished().await, "Cancelled", 1);
-        assert_eq!(said["transient"], false);
-        fixture.assert_nothing_left().await;
-        let _seen = fixture.cloud.s3.take_calls();
-    }
-    next_second().await;
-    fixture.backup().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_waits_for_rest_or_a_snapshot_stops_when_told() {
     let fixture = Fixture::small_with(QdrantOptions {
         snapshot_bytes_per_second: Some(100_000),
@@ -280,9 +280,10 @@ async fn a_killed_worker_is_no_hindrance_to_the_next() {
 
     fixture.cloud.s3.faults().clear();
     next_second().await;
-    let after = fixture.backup().await;
+    let after = fixture.ok("backup --no-quiesce --fresh").await["manifest"].clone();
     assert_eq!(fixture.pointer().await.as_deref(), Some(id(&after)));
     assert_eq!(fixture.snapshot_files().len(), 0, "what the killed one left is removed");
+    assert_eq!(fixture.uploads().await, 0);
     fixture.restores().await;
 }
 
