@@ -4,10 +4,12 @@
 //! * [`frame`] compresses and decodes one frame; [`index`] lists the frames with their hashes.
 //! * [`upload()`] packs, hashes and stores an archive in one pass over its sources.
 //! * [`restore_entries`] and [`check_object`] read one back and believe nothing that the index does not prove.
+//! * [`concurrency`] says how much to do at once.
 //! * [`store`] is the port to the object store: S3, and a memory store with scripted faults for tests.
 //!
 //! Memory is bounded by the budget in the options plus 64 MiB, in both directions and whatever the data.
 
+pub mod concurrency;
 pub mod download;
 pub mod error;
 pub mod frame;

@@ -15,7 +15,7 @@ use protocol::manifest::{Archive, ArchiveEntry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::plan::thread_count;
+pub(crate) use self::plan::{archive_costs, thread_count};
 use self::{
     drive::{Moved, transfer},
     finish::{Unfinished, finish},
