@@ -20,6 +20,7 @@ pub mod progress;
 pub mod retry;
 pub mod store;
 pub mod upload;
+mod window;
 
 pub use download::{
     ArchiveRef, Check, Finding, ReadOptions, Restored, check_object, fetch_index, restore_entries,

@@ -17,6 +17,7 @@ use crate::{
         plan::Plan,
         source::Sources,
     },
+    window::Window,
 };
 
 /// How long threads may take to notice that they are to stop.
@@ -60,12 +61,13 @@ async fn drive<S: MultipartStore>(
 ) -> Result<Moved, Error> {
     let mut ready = VecDeque::new();
     let (mut parts, mut object, mut digests) = (Vec::new(), None, None);
+    let window = Window::new(plan.concurrency);
     loop {
         while sending.len() < plan.concurrency
             && let Some(part) = ready.pop_front()
         {
             let (retry, progress) = (options.retry, Arc::clone(&options.progress));
-            sending.spawn(send_part(store.clone(), upload.clone(), part, retry, progress));
+            sending.spawn(send_part(store.clone(), upload.clone(), part, window.clone(), retry, progress));
         }
         let finished = object.is_some() && digests.is_some();
         if finished && sending.is_empty() {
@@ -93,6 +95,7 @@ async fn send_part<S: MultipartStore>(
     store: S,
     upload: UploadRef,
     part: Part,
+    window: Window,
     retry: RetryPolicy,
     progress: Arc<Progress>,
 ) -> Result<StoredPart, Error> {
@@ -100,7 +103,7 @@ async fn send_part<S: MultipartStore>(
     let size = body.len() as u64;
     let mut attempts = Attempts::new(retry, &progress, format!("upload part {number} of {}", upload.key));
     loop {
-        let answer = store.upload_part(&upload, number, body.clone(), crc64nvme).await;
+        let answer = window.run(store.upload_part(&upload, number, body.clone(), crc64nvme)).await;
         let error = match answer {
             Ok(stored) if stored.size == size && stored.crc64nvme.is_none_or(|crc| crc == crc64nvme) => {
                 progress.add_object(size);

@@ -14,4 +14,5 @@ mod hostile;
 mod restoring;
 mod round_trip;
 mod sources;
+mod throttling;
 mod wire;
