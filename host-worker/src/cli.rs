@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use protocol::{BackupId, CollectionName};
 
-use crate::config::Settings;
+use crate::{bandwidth::BandwidthLimit, config::Settings};
+
+/// The niceness of work that runs beside a Qdrant which serves people: far enough down to let it go first, and not so far as to stand still.
+const NICE: &str = "10";
 
 /// Back up a Qdrant to S3, get it back, and prove it.
 ///
@@ -49,6 +52,18 @@ pub enum Command {
     Doctor,
 }
 
+impl Command {
+    /// The niceness that it runs with.
+    pub fn nice(&self) -> u8 {
+        match self {
+            Self::Backup(args) => args.nice,
+            Self::Restore(args) => args.nice,
+            Self::Verify(args) => args.nice,
+            Self::List | Self::Show(_) | Self::Publish(_) | Self::Acknowledge | Self::Doctor => 0,
+        }
+    }
+}
+
 /// How to back up.
 #[derive(Args, Clone, Debug)]
 pub struct BackupArgs {
@@ -67,6 +82,12 @@ pub struct BackupArgs {
     /// Parts in flight [default: what the network needs and the memory budget holds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub concurrency: Option<u32>,
+    /// Upload no faster than this, as 200MB/s [default: as fast as it goes]
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line
+    #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
     /// How many of Qdrant's own snapshots stay on this host afterwards, per collection
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub keep_local: usize,
@@ -117,6 +138,12 @@ pub struct RestoreArgs {
     /// Ranges in flight [default: what the network needs and the memory budget holds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub concurrency: Option<u32>,
+    /// Download no faster than this, as 200MB/s [default: as fast as it goes]
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line. Nobody is served by a Qdrant that is being restored
+    #[arg(long, default_value = "0", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
 }
 
 /// What to verify.
@@ -131,6 +158,12 @@ pub struct VerifyArgs {
     /// Which backup.
     #[command(flatten)]
     pub selection: Selection,
+    /// With --archive: read no faster than this, as 200MB/s [default: as fast as it goes]
+    #[arg(long, value_name = "RATE", conflicts_with = "data")]
+    pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line
+    #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
     /// With --data: only this collection (repeatable)
     #[arg(long = "collection", value_name = "NAME", requires = "data")]
     pub collections: Vec<CollectionName>,
@@ -208,5 +241,20 @@ mod tests {
         assert!(parse("host-worker verify").is_err());
         assert!(parse("host-worker verify --archive --data").is_err());
         assert!(parse("host-worker backup --level 0").is_err());
+    }
+
+    #[test]
+    fn who_runs_beside_a_serving_qdrant_is_nice_by_default() {
+        let nice = |line: &str| Cli::try_parse_from(line.split_whitespace()).unwrap().command.nice();
+        assert_eq!(nice("host-worker backup"), 10);
+        assert_eq!(nice("host-worker verify --archive"), 10);
+        assert_eq!(nice("host-worker restore"), 0);
+        assert_eq!(nice("host-worker list"), 0);
+        assert_eq!(nice("host-worker backup --nice 0"), 0);
+        assert_eq!(nice("host-worker restore --nice 19"), 19);
+        for wrong in ["backup --nice 20", "backup --nice -1", "verify --data --bandwidth-limit 5MB/s"] {
+            let line = format!("host-worker {wrong}");
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{wrong}");
+        }
     }
 }

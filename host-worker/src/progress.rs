@@ -57,6 +57,12 @@ impl Phases {
         }
     }
 
+    /// Tells what was decided, in the log and above the bar.
+    pub fn tell(&self, what: &str) {
+        self.bar.println(what);
+        info!(what, "decided");
+    }
+
     /// Runs `work` and shows the counters of the transfer that it makes.
     pub async fn follow<T>(&self, progress: &transfer::Progress, work: impl Future<Output = T>) -> T {
         const SHOWN_EVERY: Duration = Duration::from_millis(200);

@@ -6,8 +6,10 @@ use aws_config::Region;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use catalog::Catalog;
 use tokio_util::sync::CancellationToken;
+use transfer::Rate;
 
 use crate::{
+    bandwidth::BandwidthLimit,
     config::{Config, StoreAccess},
     error::Error,
     qdrant,
@@ -47,13 +49,21 @@ impl Session {
             access.bucket.clone(),
             config.layout().clone(),
         );
-        let objects = transfer::store::S3::new(client, access.bucket);
+        // Without TLS only the signature keeps a part's bytes as they are.
+        let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
+        let objects = transfer::store::S3::new(client, access.bucket).with_signed_payloads(plain);
         Ok(Self { config, catalog, objects, cancel })
     }
 
     /// Runs work that holds nothing which must be put away, until it ends or the process is asked to stop.
     pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         self.cancel.run_until_cancelled(work).await.ok_or(Error::Cancelled)
+    }
+
+    /// The archives' bucket under a limit on bytes per second, and the limit.
+    pub(crate) fn limited(&self, limit: Option<BandwidthLimit>) -> (transfer::store::S3, Rate) {
+        let rate = Rate::new(limit.map(BandwidthLimit::bytes_per_second));
+        (self.objects.clone().with_rate(rate.clone()), rate)
     }
 
     /// A client of Qdrant.

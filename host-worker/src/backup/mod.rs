@@ -17,6 +17,7 @@ use crate::{
     cli::BackupArgs,
     config::ByteSize,
     error::Error,
+    limits::Limits,
     lock::HostLock,
     output::{Render, table},
     progress::{Display, Phases},
@@ -34,6 +35,8 @@ pub struct BackupResult {
     pub manifest: Manifest,
     /// Whether the pointer now names it; absent when publication was left to somebody else.
     pub publication: Option<Published>,
+    /// How much was done at once, and what kept it from being faster.
+    pub limits: Limits,
     /// What took how long, publication included.
     pub timings: Vec<PhaseTiming>,
     /// Where the manifest waits when it was not published.
@@ -79,7 +82,7 @@ pub async fn backup(
         }
         Err(error) => Err(error),
     };
-    let Packed { manifest, read_back } = match packed {
+    let Packed { manifest, read_back, limits } = match packed {
         Ok(packed) => packed,
         Err(error) => {
             // Nothing was stored, so the snapshots serve nobody; the failure that is told is the first one.
@@ -108,7 +111,7 @@ pub async fn backup(
 
     let timings = phases.finish();
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
-    Ok(BackupResult { manifest, publication, timings, unpublished_manifest })
+    Ok(BackupResult { manifest, publication, limits, timings, unpublished_manifest })
 }
 
 /// Removes local snapshots that nobody needs. What cannot be removed now is tried again by the next backup, and is no reason to go without this one.
@@ -211,7 +214,7 @@ impl Render for BackupResult {
         };
         let seconds = manifest.latest_snapshot_upload_duration_in_seconds.max(1e-3);
         format!(
-            "backup {}\n  archive    {} ({} raw) in {} frames\n  stored as  {}\n  sha256     {}\n  uploaded   in {:.1} s, {}/s raw, {} parts in flight\n  published  {}\n  took       {}\n\n{}",
+            "backup {}\n  archive    {} ({} raw) in {} frames\n  stored as  {}\n  sha256     {}\n  uploaded   in {:.1} s, {}/s raw, {} parts in flight\n  limits     {}\n  published  {}\n  took       {}\n\n{}",
             manifest.backup_id,
             ByteSize(manifest.size_bytes),
             ByteSize(manifest.archive.raw_bytes),
@@ -221,6 +224,7 @@ impl Render for BackupResult {
             manifest.latest_snapshot_upload_duration_in_seconds,
             rate(manifest.archive.raw_bytes, seconds),
             manifest.multipart_upload_concurrency,
+            self.limits,
             published,
             timings_line(&self.timings),
             table(&["collection", "points", "snapshot", "recorded", "during the backup"], &[1, 2], &rows)

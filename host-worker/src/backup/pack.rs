@@ -11,7 +11,7 @@ use protocol::{
 };
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
-use transfer::{Content, EntrySpec, Level, Source, UploadOptions, Uploaded};
+use transfer::{Content, EntrySpec, Level, Source, Threads, UploadOptions, Uploaded};
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +22,8 @@ use super::{
 use crate::{
     cli::BackupArgs,
     error::Error,
-    limits, origin,
+    limits::{Limits, Wish},
+    origin,
     progress::Phases,
     qdrant::Checksum,
     session::Session,
@@ -37,6 +38,8 @@ pub(super) struct Packed {
     pub(super) manifest: Manifest,
     /// Whether the store keeps no checksum of it, and every byte was read back instead.
     pub(super) read_back: bool,
+    /// How much was done at once.
+    pub(super) limits: Limits,
 }
 
 /// Stores the archive and what goes beside it.
@@ -55,15 +58,19 @@ pub(super) async fn pack(
     let description = describe(session, args, started, version, &captured, marker)?;
 
     phases.enter("upload");
-    let mut options = UploadOptions::new(limits::memory_budget(session.config.memory_budget())?);
-    options.concurrency = args.concurrency.map(|parts| parts as usize);
+    let limits = limits(session, args, &captured)?;
+    phases.tell(&limits.to_string());
+    let (objects, _rate) = session.limited(args.bandwidth_limit);
+    let mut options = UploadOptions::new(limits.budget);
+    options.concurrency = Some(limits.wanted);
+    options.threads = Threads::Count(limits.packers);
     options.level = args.level.map_or(Level::Auto, Level::Fixed);
     options.metadata = vec![(BACKUP_ID_METADATA.to_owned(), started.id.to_string())];
     options.cancel = session.cancel.clone();
     let progress = options.progress.clone();
     let sources = sources(&captured.snapshots, &description)?;
     let object = key.to_string();
-    let upload = transfer::upload(&session.objects, &object, sources, options);
+    let upload = transfer::upload(&objects, &object, sources, options);
     let uploaded = phases.follow(&progress, upload).await?;
     info!(
         key = object,
@@ -85,7 +92,17 @@ pub(super) async fn pack(
         // For whoever publishes it later: the store has no checksum to compare, and this stands in for it.
         store_proof(session, started.id, ProofLevel::ReRead, Timestamp::now()).await;
     }
-    Ok(Packed { manifest: manifest(session, key, description, &uploaded, &golden, phases), read_back })
+    let manifest = manifest(session, key, description, &uploaded, &golden, phases);
+    Ok(Packed { manifest, read_back, limits })
+}
+
+fn limits(session: &Session, args: &BackupArgs, captured: &Captured) -> Result<Limits, Error> {
+    let wish = Wish {
+        raw_bytes: captured.snapshots.iter().map(|snapshot| snapshot.size).sum(),
+        concurrency: args.concurrency,
+        bandwidth_limit: args.bandwidth_limit,
+    };
+    Limits::of(&session.config, wish)
 }
 
 /// The snapshots verbatim, in the manifest's order, then the description.

@@ -27,7 +27,7 @@ use crate::{
     cli::RestoreArgs,
     config::{ByteSize, SnapshotsDir},
     error::Error,
-    limits,
+    limits::{Limits, Wish},
     lock::HostLock,
     observe, origin,
     output::{Render, table},
@@ -106,6 +106,7 @@ pub async fn restore(
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: true })?;
     }
 
+    phases.tell(&limits(session, args)?.to_string());
     let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant);
     if let Err(error) = bring_back.run(&plan, &dir, &mut phases).await {
         return Err(bring_back.undo(error).await);
@@ -184,9 +185,15 @@ async fn present(qdrant: &qdrant::Client) -> Result<Present, Error> {
     })
 }
 
+fn limits(session: &Session, args: &RestoreArgs) -> Result<Limits, Error> {
+    let (concurrency, bandwidth_limit) = (args.concurrency, args.bandwidth_limit);
+    Limits::of(&session.config, Wish { concurrency, bandwidth_limit, ..Wish::default() })
+}
+
 fn options(session: &Session, args: &RestoreArgs) -> Result<ReadOptions, Error> {
-    let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
-    options.concurrency = args.concurrency.map(|ranges| ranges as usize);
+    let limits = limits(session, args)?;
+    let mut options = ReadOptions::new(limits.budget);
+    options.concurrency = Some(limits.wanted);
     options.cancel = session.cancel.clone();
     Ok(options)
 }
