@@ -1,6 +1,6 @@
 //! What a person types.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
@@ -85,6 +85,9 @@ pub struct BackupArgs {
     /// Upload no faster than this, as 200MB/s [default: as fast as it goes]
     #[arg(long, value_name = "RATE")]
     pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Slow the upload down while searches of Qdrant take longer than this, as 50ms
+    #[arg(long, value_name = "TIME", value_parser = latency)]
+    pub protect_latency: Option<Duration>,
     /// Priority for CPU and disk: 0 as any program, 19 the last in line
     #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
     pub nice: u8,
@@ -203,6 +206,20 @@ fn suffix(text: &str) -> Result<String, String> {
     }
 }
 
+/// A latency that is worth protecting: from what a search takes at least to what nobody waits for.
+fn latency(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time from 1ms to 60s, as 50ms or 2s");
+    let (number, milliseconds) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1_000),
+        (None, None) => return Err(wrong()),
+    };
+    let number = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let number =
+        number.and_then(|number| number.parse::<u64>().ok()).and_then(|n| n.checked_mul(milliseconds));
+    number.filter(|time| (1..=60_000).contains(time)).map(Duration::from_millis).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -241,6 +258,32 @@ mod tests {
         assert!(parse("host-worker verify").is_err());
         assert!(parse("host-worker verify --archive --data").is_err());
         assert!(parse("host-worker backup --level 0").is_err());
+    }
+
+    #[test]
+    fn a_latency_is_a_time_that_a_search_may_take() {
+        for (text, milliseconds) in
+            [("50ms", 50), ("1ms", 1), ("2s", 2_000), ("60s", 60_000), ("60000ms", 60_000)]
+        {
+            assert_eq!(latency(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in [
+            "",
+            "50",
+            "ms",
+            "s",
+            "0ms",
+            "0s",
+            "61s",
+            "-1ms",
+            "+5ms",
+            "1.5s",
+            "50 ms",
+            "1m",
+            "99999999999999999999s",
+        ] {
+            assert!(latency(text).unwrap_err().contains("as 50ms or 2s"), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod golden;
+pub mod governor;
 pub mod limits;
 mod lock;
 mod network;

@@ -17,6 +17,7 @@ use crate::{
     cli::BackupArgs,
     config::ByteSize,
     error::Error,
+    governor::LatencyReport,
     limits::Limits,
     lock::HostLock,
     output::{Render, table},
@@ -37,6 +38,9 @@ pub struct BackupResult {
     pub publication: Option<Published>,
     /// How much was done at once, and what kept it from being faster.
     pub limits: Limits,
+    /// What became of searches during the upload, if they were to be protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyReport>,
     /// What took how long, publication included.
     pub timings: Vec<PhaseTiming>,
     /// Where the manifest waits when it was not published.
@@ -82,7 +86,7 @@ pub async fn backup(
         }
         Err(error) => Err(error),
     };
-    let Packed { manifest, read_back, limits } = match packed {
+    let Packed { manifest, read_back, limits, latency } = match packed {
         Ok(packed) => packed,
         Err(error) => {
             // Nothing was stored, so the snapshots serve nobody; the failure that is told is the first one.
@@ -111,7 +115,7 @@ pub async fn backup(
 
     let timings = phases.finish();
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
-    Ok(BackupResult { manifest, publication, limits, timings, unpublished_manifest })
+    Ok(BackupResult { manifest, publication, limits, latency, timings, unpublished_manifest })
 }
 
 /// Removes local snapshots that nobody needs. What cannot be removed now is tried again by the next backup, and is no reason to go without this one.
@@ -212,9 +216,11 @@ impl Render for BackupResult {
             (None, Some(path)) => format!("not published; its manifest is `{}`", path.display()),
             (None, None) => "not published".to_owned(),
         };
+        let latency =
+            self.latency.as_ref().map(|report| format!("\n  latency    {report}")).unwrap_or_default();
         let seconds = manifest.latest_snapshot_upload_duration_in_seconds.max(1e-3);
         format!(
-            "backup {}\n  archive    {} ({} raw) in {} frames\n  stored as  {}\n  sha256     {}\n  uploaded   in {:.1} s, {}/s raw, {} parts in flight\n  limits     {}\n  published  {}\n  took       {}\n\n{}",
+            "backup {}\n  archive    {} ({} raw) in {} frames\n  stored as  {}\n  sha256     {}\n  uploaded   in {:.1} s, {}/s raw, {} parts in flight\n  limits     {}{latency}\n  published  {}\n  took       {}\n\n{}",
             manifest.backup_id,
             ByteSize(manifest.size_bytes),
             ByteSize(manifest.archive.raw_bytes),

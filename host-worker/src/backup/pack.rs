@@ -20,8 +20,10 @@ use super::{
     local::write_durably,
 };
 use crate::{
+    bandwidth::BandwidthLimit,
     cli::BackupArgs,
     error::Error,
+    governor::{Bounds, Governor, LatencyReport, Probe},
     limits::{Limits, Wish},
     origin,
     progress::Phases,
@@ -40,6 +42,8 @@ pub(super) struct Packed {
     pub(super) read_back: bool,
     /// How much was done at once.
     pub(super) limits: Limits,
+    /// What became of searches meanwhile, if they were to be protected.
+    pub(super) latency: Option<LatencyReport>,
 }
 
 /// Stores the archive and what goes beside it.
@@ -60,7 +64,8 @@ pub(super) async fn pack(
     phases.enter("upload");
     let limits = limits(session, args, &captured)?;
     phases.tell(&limits.to_string());
-    let (objects, _rate) = session.limited(args.bandwidth_limit);
+    let (objects, rate) = session.limited(args.bandwidth_limit);
+    let governor = governor(session, args, &limits, &captured, phases).await?;
     let mut options = UploadOptions::new(limits.budget);
     options.concurrency = Some(limits.wanted);
     options.threads = Threads::Count(limits.packers);
@@ -70,8 +75,12 @@ pub(super) async fn pack(
     let progress = options.progress.clone();
     let sources = sources(&captured.snapshots, &description)?;
     let object = key.to_string();
-    let upload = transfer::upload(&objects, &object, sources, options);
-    let uploaded = phases.follow(&progress, upload).await?;
+    let upload = phases.follow(&progress, transfer::upload(&objects, &object, sources, options));
+    let (uploaded, latency) = match governor {
+        Some(governor) => governor.during(&rate, upload).await,
+        None => (upload.await, None),
+    };
+    let uploaded = uploaded?;
     info!(
         key = object,
         bytes = uploaded.size_bytes,
@@ -93,7 +102,7 @@ pub(super) async fn pack(
         store_proof(session, started.id, ProofLevel::ReRead, Timestamp::now()).await;
     }
     let manifest = manifest(session, key, description, &uploaded, &golden, phases);
-    Ok(Packed { manifest, read_back, limits })
+    Ok(Packed { manifest, read_back, limits, latency })
 }
 
 fn limits(session: &Session, args: &BackupArgs, captured: &Captured) -> Result<Limits, Error> {
@@ -103,6 +112,29 @@ fn limits(session: &Session, args: &BackupArgs, captured: &Captured) -> Result<L
         bandwidth_limit: args.bandwidth_limit,
     };
     Limits::of(&session.config, wish)
+}
+
+/// Looks at searches before anything moves, if they are to be protected.
+async fn governor(
+    session: &Session,
+    args: &BackupArgs,
+    limits: &Limits,
+    captured: &Captured,
+    phases: &Phases,
+) -> Result<Option<Governor>, Error> {
+    let Some(target) = args.protect_latency else { return Ok(None) };
+    let collections = captured
+        .golden
+        .iter()
+        .filter_map(|(name, golden)| Some((golden, captured.after.collections.get(name)?.count)));
+    let Some(probe) = Probe::of(&session.config, collections)? else {
+        warn!("--protect-latency: there is no point to search by, so that the upload is not slowed down");
+        return Ok(None);
+    };
+    phases.detail("measuring searches");
+    let bounds =
+        Bounds { limit: args.bandwidth_limit.map(BandwidthLimit::bytes_per_second), allowed: limits.allowed };
+    session.unless_cancelled(Governor::measure(target, probe, bounds)).await.map(Some)
 }
 
 /// The snapshots verbatim, in the manifest's order, then the description.
