@@ -57,10 +57,10 @@ impl Phases {
         }
     }
 
-    /// Tells what was decided, in the log and above the bar.
-    pub fn tell(&self, what: &str) {
-        self.bar.println(what);
-        info!(what, "decided");
+    /// Tells something that is worth a line: above the bar, or in the log.
+    pub fn tell(&self, line: &str) {
+        self.bar.println(line);
+        info!("{line}");
     }
 
     /// Runs `work` and shows the counters of the transfer that it makes.

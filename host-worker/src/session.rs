@@ -34,7 +34,7 @@ impl Session {
     /// Builds the clients; calls nobody yet.
     pub async fn open(config: Config, cancel: CancellationToken) -> Result<Self, Error> {
         let access = config.store()?;
-        let client = s3_client(&access).await;
+        let (client, plain) = s3_client(&access).await;
         // Documents are small, so no call of the catalogue may take long. Archives have no limit: `transfer` watches for stalls itself, and the answer to
         // CompleteMultipartUpload may take minutes.
         let limits = TimeoutConfig::builder()
@@ -50,7 +50,6 @@ impl Session {
             config.layout().clone(),
         );
         // Without TLS only the signature keeps a part's bytes as they are.
-        let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
         let objects = transfer::store::S3::new(client, access.bucket).with_signed_payloads(plain);
         Ok(Self { config, catalog, objects, cancel })
     }
@@ -78,7 +77,8 @@ pub fn qdrant_client(config: &Config) -> Result<qdrant::Client, Error> {
     Ok(qdrant::Client::new(&access.url, access.api_key, qdrant::Options::STANDARD)?)
 }
 
-async fn s3_client(access: &StoreAccess) -> aws_sdk_s3::Client {
+/// The client, and whether its endpoint is without TLS.
+async fn s3_client(access: &StoreAccess) -> (aws_sdk_s3::Client, bool) {
     let mut loader = aws_config::from_env();
     if let Some(region) = &access.region {
         loader = loader.region(Region::new(region.clone()));
@@ -96,5 +96,6 @@ async fn s3_client(access: &StoreAccess) -> aws_sdk_s3::Client {
         .force_path_style(access.endpoint_url.is_some())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
         .build();
-    aws_sdk_s3::Client::from_conf(config)
+    let plain = shared.endpoint_url().is_some_and(|url| url.to_ascii_lowercase().starts_with("http:"));
+    (aws_sdk_s3::Client::from_conf(config), plain)
 }

@@ -92,10 +92,9 @@ impl Governor {
                 record.target(kept);
                 control = Some(Control::new(Policy::new(kept, bounds.allowed)));
             }
-        } else if control.is_some() {
-            warn!(
-                "Qdrant does not answer a search before the upload, which goes on at the lowest rate until it does"
-            );
+        } else if let Some(control) = &mut control {
+            warn!("Qdrant does not answer a search before the upload, which begins at the lowest rate");
+            control.learn(Sample { latency: None, moving: 0 });
         }
         Self { probe, control, bounds, record, at_floor: 0 }
     }
@@ -107,6 +106,7 @@ impl Governor {
         work: impl Future<Output = T>,
     ) -> (T, Option<LatencyReport>) {
         tokio::pin!(work);
+        rate.set(self.control.as_ref().and_then(Control::limit).or(self.bounds.limit));
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch { ticks, since: Instant::now(), moved: rate.moved() };
@@ -182,4 +182,22 @@ struct Watch {
 )]
 fn per_second(bytes: u64, time: Duration) -> u64 {
     (bytes as f64 / time.as_secs_f64().max(1e-3)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_qdrant_that_is_not_there_means_the_lowest_rate_from_the_start() {
+        let (rate, bounds) = (Rate::default(), Bounds { limit: None, allowed: 100_000_000 });
+        let governor = Governor::measure(Duration::from_millis(50), Probe::of_nobody(), bounds).await;
+        let seen = rate.clone();
+        let work = async move { seen.bytes_per_second() };
+        let (during, report) = governor.during(&rate, work).await;
+        assert_eq!(during, Some(2_000_000));
+        let report = report.unwrap();
+        assert_eq!((report.before_ms, report.lowest_bytes_per_second), (None, Some(2_000_000)));
+        assert!((report.throttled_share - 1.0).abs() < 1e-9, "{report:?}");
+    }
 }

@@ -97,3 +97,89 @@ fn searches(golden: &CollectionGolden) -> Vec<(String, Value)> {
         golden.points.iter().find_map(|point| Some((point.vectors.keys().next()?.clone(), json!(point.id))));
     by_point.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::golden::{GoldenSearch, PointDigest};
+
+    use super::*;
+
+    impl Probe {
+        /// A probe of a server that is not there.
+        pub(crate) fn of_nobody() -> Self {
+            // Port 9 is for discarding, and nobody listens there any more.
+            let client =
+                Client::new("http://127.0.0.1:9", None, Options { attempts: 1, ..Options::STANDARD })
+                    .unwrap();
+            let searches = vec![(String::new(), json!([1.0]))];
+            Self { client, collection: "docs".parse().unwrap(), searches, next: 0 }
+        }
+    }
+
+    fn golden(name: &str, points: Vec<PointDigest>, searches: Vec<GoldenSearch>) -> CollectionGolden {
+        CollectionGolden {
+            name: name.parse().unwrap(),
+            points_min: 0,
+            points_max: 0,
+            config: Value::Null,
+            payload_schema: std::collections::BTreeMap::new(),
+            points,
+            changed: Vec::new(),
+            searches,
+            not_searched: None,
+        }
+    }
+
+    fn point(id: u64, vectors: &[&str]) -> PointDigest {
+        let vectors = vectors.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+        PointDigest { id: protocol::PointId::Number(id), payload: String::new(), vectors }
+    }
+
+    fn search(using: &str, query: Value) -> GoldenSearch {
+        let point = protocol::PointId::Number(1);
+        GoldenSearch {
+            using: using.into(),
+            point,
+            query,
+            limit: 10,
+            confined: false,
+            hits: Vec::new(),
+            recall: None,
+        }
+    }
+
+    #[test]
+    fn the_largest_collection_that_can_be_searched_is() {
+        let settings = crate::config::Settings {
+            qdrant_url: Some("http://127.0.0.1:9".to_owned()),
+            ..crate::config::Settings::default()
+        };
+        let config = Config::new(settings, None, None).unwrap();
+        let recorded = golden(
+            "small",
+            vec![point(1, &["a"])],
+            vec![search("a", json!([1.0])), search("b", json!([2.0]))],
+        );
+        let by_id = golden("large", vec![point(7, &[]), point(8, &["title", "text"])], Vec::new());
+        let nothing = golden("largest", vec![point(1, &[])], Vec::new());
+        let of = |collections: &[(&CollectionGolden, u64)]| {
+            let probe = Probe::of(&config, collections.iter().copied()).unwrap()?;
+            Some((probe.collection.to_string(), probe.searches))
+        };
+        let all = [(&recorded, 10), (&by_id, 100), (&nothing, 1_000)];
+        assert_eq!(of(&all), Some(("large".to_owned(), vec![("text".to_owned(), json!(8))])));
+        let recorded_ones = vec![("a".to_owned(), json!([1.0])), ("b".to_owned(), json!([2.0]))];
+        assert_eq!(of(&all[..1]), Some(("small".to_owned(), recorded_ones)));
+        assert_eq!(of(&all[2..]), None);
+    }
+
+    #[tokio::test]
+    async fn searches_take_turns_and_nobody_there_is_silence() {
+        let mut probe = Probe::of_nobody();
+        probe.searches.push(("b".to_owned(), json!([2.0])));
+        for _ in 0..3 {
+            assert!(matches!(probe.search().await, Answer::Silence));
+        }
+        assert_eq!(probe.next, 3);
+    }
+}

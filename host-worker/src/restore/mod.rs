@@ -89,6 +89,7 @@ pub async fn restore(
     let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?)?;
     let dir = session.config.snapshots_dir()?;
     require_room(manifest, &plan, &dir)?;
+    phases.tell(&limits(session, args)?.to_string());
     let index = transfer::fetch_index(
         &session.objects,
         &manifest.key.frames(),
@@ -106,7 +107,6 @@ pub async fn restore(
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: true })?;
     }
 
-    phases.tell(&limits(session, args)?.to_string());
     let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant);
     if let Err(error) = bring_back.run(&plan, &dir, &mut phases).await {
         return Err(bring_back.undo(error).await);
