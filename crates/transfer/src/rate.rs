@@ -23,11 +23,11 @@ pub const LEAST_RATE: u64 = 1_000_000;
 const REQUEST_SHARE: u64 = 10_000_000;
 /// Requests that run at once at any rate: while one waits for its answer, the other moves.
 const LEAST_REQUESTS: u64 = 2;
-/// A chunk takes about this share of a second, so that turns come round quickly at low rates...
+/// How many chunks the limit is cut into per second, so that turns come round quickly at low rates.
 const CHUNKS_PER_SECOND: u64 = 64;
-/// ... but is no smaller than this, in bytes,
+/// No chunk is smaller than this, in bytes: at the lowest rate even 72 requests have a turn every 1.2 s.
 const LEAST_CHUNK: usize = 16 << 10;
-/// ... and no larger.
+/// No chunk is larger than this, in bytes.
 const LARGEST_CHUNK: usize = 256 << 10;
 /// Stands for no limit.
 const UNLIMITED: u64 = u64::MAX;
@@ -42,12 +42,14 @@ pub struct Rate {
 struct Shared {
     /// The limit, for whoever only looks.
     limit: AtomicU64,
+    /// Bytes that were let through.
     moved: AtomicU64,
     bucket: Mutex<Bucket>,
     /// Held by the one chunk that waits for the bucket; the others wait for it, in order.
     line: tokio::sync::Mutex<()>,
     /// The limit changed, or a request ended.
     changed: Notify,
+    /// Requests that run.
     requests: AtomicU64,
 }
 
@@ -76,10 +78,14 @@ impl Rate {
     /// Changes the limit; bytes that are waiting follow the new one at once. A limit below [`LEAST_RATE`] is that.
     pub fn set(&self, bytes_per_second: Option<u64>) {
         let limit = limit(bytes_per_second);
-        if self.shared.limit.swap(limit, Relaxed) == limit {
-            return;
+        {
+            // Both under one lock, so that of two who set it at once one wins altogether.
+            let mut bucket = self.bucket();
+            if self.shared.limit.swap(limit, Relaxed) == limit {
+                return;
+            }
+            bucket.change(limit, Instant::now());
         }
-        self.bucket().change(limit, Instant::now());
         self.shared.changed.notify_waiters();
     }
 

@@ -1,7 +1,7 @@
 //! Slowing an upload down while it makes searches of Qdrant slow (`--protect-latency`).
 //!
 //! Twice a second an ordinary search is made and timed, as a client on this host sees it. Too slow twice in a row: the upload's rate is halved. Not
-//! too slow: it grows by a fiftieth of the ceiling. A Qdrant that does not answer gets all the room there is. [`Governor::measure`] looks
+//! too slow: it grows by a fiftieth of the ceiling. A Qdrant that does not answer gets all the room there is. `Governor::measure` looks
 //! before anything moves, since what is slow without the upload will not be made fast by slowing the upload down.
 //!
 //! No answer of Qdrant, and no silence, ever fails a backup.
