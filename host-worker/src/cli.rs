@@ -1,12 +1,15 @@
 //! What a person types.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use protocol::{BackupId, CollectionName};
 
-use crate::config::Settings;
+use crate::{bandwidth::BandwidthLimit, config::Settings};
+
+/// The niceness of work that runs beside a Qdrant which serves people: far enough down to let it go first, and not so far as to stand still.
+const NICE: &str = "10";
 
 /// Back up a Qdrant to S3, get it back, and prove it.
 ///
@@ -49,6 +52,18 @@ pub enum Command {
     Doctor,
 }
 
+impl Command {
+    /// The niceness that it runs with.
+    pub fn nice(&self) -> u8 {
+        match self {
+            Self::Backup(args) => args.nice,
+            Self::Restore(args) => args.nice,
+            Self::Verify(args) => args.nice,
+            Self::List | Self::Show(_) | Self::Publish(_) | Self::Acknowledge | Self::Doctor => 0,
+        }
+    }
+}
+
 /// How to back up.
 #[derive(Args, Clone, Debug)]
 pub struct BackupArgs {
@@ -67,6 +82,15 @@ pub struct BackupArgs {
     /// Parts in flight [default: what the network needs and the memory budget holds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub concurrency: Option<u32>,
+    /// Upload no faster than this, as 200MB/s [default: as fast as it goes]
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Slow the upload down while searches of Qdrant take longer than this, as 50ms
+    #[arg(long, value_name = "TIME", value_parser = latency)]
+    pub protect_latency: Option<Duration>,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line
+    #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
     /// How many of Qdrant's own snapshots stay on this host afterwards, per collection
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub keep_local: usize,
@@ -120,6 +144,12 @@ pub struct RestoreArgs {
     /// Ranges in flight [default: what the network needs and the memory budget holds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub concurrency: Option<u32>,
+    /// Download no faster than this, as 200MB/s [default: as fast as it goes]
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line. Nobody is served by a Qdrant that is being restored
+    #[arg(long, default_value = "0", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
 }
 
 /// What to verify.
@@ -134,6 +164,12 @@ pub struct VerifyArgs {
     /// Which backup.
     #[command(flatten)]
     pub selection: Selection,
+    /// With --archive: read no faster than this, as 200MB/s [default: as fast as it goes]
+    #[arg(long, value_name = "RATE", conflicts_with = "data")]
+    pub bandwidth_limit: Option<BandwidthLimit>,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line
+    #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
     /// With --data: only this collection (repeatable)
     #[arg(long = "collection", value_name = "NAME", requires = "data")]
     pub collections: Vec<CollectionName>,
@@ -171,6 +207,20 @@ fn suffix(text: &str) -> Result<String, String> {
         flag if flag.starts_with("--") => Err(format!("`{flag}` is a flag, not a suffix")),
         suffix => Ok(suffix.to_owned()),
     }
+}
+
+/// A latency that is worth protecting: from what a search takes at least to what nobody waits for.
+fn latency(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time from 1ms to 60s, as 50ms or 2s");
+    let (number, milliseconds) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1_000),
+        (None, None) => return Err(wrong()),
+    };
+    let number = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let number =
+        number.and_then(|number| number.parse::<u64>().ok()).and_then(|n| n.checked_mul(milliseconds));
+    number.filter(|time| (1..=60_000).contains(time)).map(Duration::from_millis).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -211,5 +261,46 @@ mod tests {
         assert!(parse("host-worker verify").is_err());
         assert!(parse("host-worker verify --archive --data").is_err());
         assert!(parse("host-worker backup --level 0").is_err());
+    }
+
+    #[test]
+    fn a_latency_is_a_time_that_a_search_may_take() {
+        for (text, milliseconds) in
+            [("50ms", 50), ("1ms", 1), ("2s", 2_000), ("60s", 60_000), ("60000ms", 60_000)]
+        {
+            assert_eq!(latency(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in [
+            "",
+            "50",
+            "ms",
+            "s",
+            "0ms",
+            "0s",
+            "61s",
+            "-1ms",
+            "+5ms",
+            "1.5s",
+            "50 ms",
+            "1m",
+            "99999999999999999999s",
+        ] {
+            assert!(latency(text).unwrap_err().contains("as 50ms or 2s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_runs_beside_a_serving_qdrant_is_nice_by_default() {
+        let nice = |line: &str| Cli::try_parse_from(line.split_whitespace()).unwrap().command.nice();
+        assert_eq!(nice("host-worker backup"), 10);
+        assert_eq!(nice("host-worker verify --archive"), 10);
+        assert_eq!(nice("host-worker restore"), 0);
+        assert_eq!(nice("host-worker list"), 0);
+        assert_eq!(nice("host-worker backup --nice 0"), 0);
+        assert_eq!(nice("host-worker restore --nice 19"), 19);
+        for wrong in ["backup --nice 20", "backup --nice -1", "verify --data --bandwidth-limit 5MB/s"] {
+            let line = format!("host-worker {wrong}");
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{wrong}");
+        }
     }
 }

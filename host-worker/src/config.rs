@@ -9,7 +9,7 @@ use clap::Args;
 use protocol::{Layout, key};
 use serde::Deserialize;
 
-use crate::{error::Error, qdrant::ApiKey};
+use crate::{bandwidth::NetworkBandwidth, error::Error, qdrant::ApiKey};
 
 /// The settings that every command shares. Each is a flag, an environment variable and a key of the config file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -52,6 +52,9 @@ pub struct Settings {
     /// Where this program keeps its lock and journals [default: /workspace/qdrant/backups]
     #[arg(long, global = true, env = "QDRANT_BACKUP_WORK_DIR", value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+    /// What this host's network sustains, as 7.5Gbps [default: as the instance type or the link says]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_NETWORK_BANDWIDTH", value_name = "RATE")]
+    pub network_bandwidth: Option<NetworkBandwidth>,
     /// Bytes that moving an archive may hold in memory, as 512MiB [default: what the network needs, at most an eighth of the memory]
     #[arg(long, global = true, env = "QDRANT_BACKUP_MEMORY_BUDGET", value_name = "BYTES")]
     pub memory_budget: Option<ByteSize>,
@@ -74,13 +77,14 @@ impl std::str::FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const UNITS: [(&str, u64); 7] = [
+        const UNITS: [(&str, u64); 8] = [
             ("KiB", 1 << 10),
             ("MiB", 1 << 20),
             ("GiB", 1 << 30),
             ("kB", 1_000),
             ("MB", 1_000_000),
             ("GB", 1_000_000_000),
+            ("B", 1),
             ("", 1),
         ];
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -249,6 +253,11 @@ impl Config {
         self.settings.qdrant_image.as_deref()
     }
 
+    /// What the network sustains, when a person said so.
+    pub fn network_bandwidth(&self) -> Option<NetworkBandwidth> {
+        self.settings.network_bandwidth
+    }
+
     /// Bytes that moving an archive may hold in memory, when a person chose.
     pub fn memory_budget(&self) -> Option<u64> {
         self.settings.memory_budget.map(|size| size.0)
@@ -275,6 +284,7 @@ impl Settings {
             endpoint_url: self.endpoint_url.or(fallback.endpoint_url),
             success_marker: self.success_marker.or(fallback.success_marker),
             work_dir: self.work_dir.or(fallback.work_dir),
+            network_bandwidth: self.network_bandwidth.or(fallback.network_bandwidth),
             memory_budget: self.memory_budget.or(fallback.memory_budget),
         }
     }
@@ -309,13 +319,14 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file =
-            "bucket = \"from-file\"\nqdrant-url = \"http://127.0.0.1:6333/\"\nmemory-budget = \"64MiB\"\n";
+        let file = "bucket = \"from-file\"\nqdrant-url = \"http://127.0.0.1:6333/\"\nmemory-budget = \"64MiB\"\nnetwork-bandwidth = \"7.5Gbps\"\n";
         let config =
             Config::new(settings(|s| s.bucket = Some("from-flag".to_owned())), Some(file), None).unwrap();
         assert_eq!(config.store().unwrap().bucket, "from-flag");
         assert_eq!(config.qdrant().unwrap().url, "http://127.0.0.1:6333");
         assert_eq!(config.memory_budget(), Some(64 << 20));
+        assert_eq!(config.network_bandwidth().map(|rate| rate.to_string()).as_deref(), Some("7.5Gbps"));
+        assert!(Config::new(Settings::default(), Some("network-bandwidth = \"fast\""), None).is_err());
     }
 
     #[test]
@@ -361,7 +372,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_shown() {
-        for (text, bytes) in [("0", 0), ("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("64MB", 64_000_000)] {
+        for (text, bytes) in
+            [("0", 0), ("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("64MB", 64_000_000), ("7 B", 7)]
+        {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         for text in ["", "MiB", "-1", "1.5GiB", "5 bananas", "99999999999GiB"] {

@@ -10,7 +10,7 @@ use crate::{
     backup::free_bytes,
     config::ByteSize,
     error::Error,
-    limits,
+    limits::{Limits, Wish},
     output::{Failure, Render, table},
     qdrant::{self, Auth},
     session::Session,
@@ -57,10 +57,12 @@ pub async fn doctor(session: &Session, now: Timestamp) -> Result<Diagnosis, Erro
     qdrant_findings(session, &mut findings).await;
     disk_findings(session, &mut findings);
     store_findings(session, now, &mut findings).await;
-    match limits::memory_budget(session.config.memory_budget()) {
-        Ok(budget) => findings.push(good("memory budget", ByteSize(budget).to_string())),
-        Err(error) => findings.push(bad("memory budget", &error)),
-    }
+    findings.push(match Limits::of(&session.config, Wish::default()) {
+        Ok(limits) => {
+            Finding { hint: limits.hint().map(str::to_owned), ..good("data path", limits.to_string()) }
+        }
+        Err(error) => bad("data path", &error),
+    });
     let healthy = findings.iter().all(|finding| finding.state != State::Bad);
     Ok(Diagnosis { healthy, findings })
 }

@@ -3,17 +3,21 @@
 //! [`run`] is the whole program; `main` is a doorstep. Read [`backup::backup`] and [`restore::restore`] from top to bottom for what it does.
 
 pub mod backup;
+pub mod bandwidth;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod golden;
-mod limits;
+pub mod governor;
+pub mod limits;
 mod lock;
+mod network;
 pub mod observe;
 pub mod origin;
 pub mod output;
+mod priority;
 pub mod progress;
 pub mod qdrant;
 pub mod quiesce;
@@ -52,6 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let display = if !cli.json && std::io::stderr().is_terminal() { Display::Bar } else { Display::Log };
     start_log(display);
     let json = cli.json;
+    priority::lower(cli.command.nice());
     let result = tokio::runtime::Runtime::new()
         .map_err(|source| Error::Local { what: "start the runtime".to_owned(), source })
         .and_then(|runtime| runtime.block_on(command(cli, display)));

@@ -57,6 +57,12 @@ impl Phases {
         }
     }
 
+    /// Tells something that is worth a line: above the bar, or in the log.
+    pub fn tell(&self, line: &str) {
+        self.bar.println(line);
+        info!("{line}");
+    }
+
     /// Runs `work` and shows the counters of the transfer that it makes.
     pub async fn follow<T>(&self, progress: &transfer::Progress, work: impl Future<Output = T>) -> T {
         const SHOWN_EVERY: Duration = Duration::from_millis(200);

@@ -6,8 +6,10 @@ use aws_config::Region;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use catalog::Catalog;
 use tokio_util::sync::CancellationToken;
+use transfer::Rate;
 
 use crate::{
+    bandwidth::BandwidthLimit,
     config::{Config, StoreAccess},
     error::Error,
     qdrant,
@@ -32,7 +34,7 @@ impl Session {
     /// Builds the clients; calls nobody yet.
     pub async fn open(config: Config, cancel: CancellationToken) -> Result<Self, Error> {
         let access = config.store()?;
-        let client = s3_client(&access).await;
+        let (client, plain) = s3_client(&access).await;
         // Documents are small, so no call of the catalogue may take long. Archives have no limit: `transfer` watches for stalls itself, and the answer to
         // CompleteMultipartUpload may take minutes.
         let limits = TimeoutConfig::builder()
@@ -47,13 +49,20 @@ impl Session {
             access.bucket.clone(),
             config.layout().clone(),
         );
-        let objects = transfer::store::S3::new(client, access.bucket);
+        // Without TLS only the signature keeps a part's bytes as they are.
+        let objects = transfer::store::S3::new(client, access.bucket).with_signed_payloads(plain);
         Ok(Self { config, catalog, objects, cancel })
     }
 
     /// Runs work that holds nothing which must be put away, until it ends or the process is asked to stop.
     pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         self.cancel.run_until_cancelled(work).await.ok_or(Error::Cancelled)
+    }
+
+    /// The archives' bucket under a limit on bytes per second, and the limit.
+    pub(crate) fn limited(&self, limit: Option<BandwidthLimit>) -> (transfer::store::S3, Rate) {
+        let rate = Rate::new(limit.map(BandwidthLimit::bytes_per_second));
+        (self.objects.clone().with_rate(rate.clone()), rate)
     }
 
     /// A client of Qdrant.
@@ -68,7 +77,8 @@ pub fn qdrant_client(config: &Config) -> Result<qdrant::Client, Error> {
     Ok(qdrant::Client::new(&access.url, access.api_key, qdrant::Options::STANDARD)?)
 }
 
-async fn s3_client(access: &StoreAccess) -> aws_sdk_s3::Client {
+/// The client, and whether its endpoint is without TLS.
+async fn s3_client(access: &StoreAccess) -> (aws_sdk_s3::Client, bool) {
     let mut loader = aws_config::from_env();
     if let Some(region) = &access.region {
         loader = loader.region(Region::new(region.clone()));
@@ -86,5 +96,6 @@ async fn s3_client(access: &StoreAccess) -> aws_sdk_s3::Client {
         .force_path_style(access.endpoint_url.is_some())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
         .build();
-    aws_sdk_s3::Client::from_conf(config)
+    let plain = shared.endpoint_url().is_some_and(|url| url.to_ascii_lowercase().starts_with("http:"));
+    (aws_sdk_s3::Client::from_conf(config), plain)
 }

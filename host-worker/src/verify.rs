@@ -18,10 +18,12 @@ use transfer::{ArchiveRef, Check, ReadOptions};
 
 use crate::{
     backup::{rate, tool},
+    bandwidth::BandwidthLimit,
     cli::VerifyArgs,
     config::ByteSize,
     error::Error,
-    limits, observe,
+    limits::{Limits, Wish},
+    observe,
     output::{Failure, Render, table},
     progress::{Display, Phases},
     restore::REPLAY_PATIENCE,
@@ -96,7 +98,9 @@ pub async fn verify(
     if args.archive {
         // Whatever is wrong with the archive is to be listed, so it is no reason not to choose the backup.
         let manifest = select::manifest_alone(session, &args.selection).await?;
-        verify_archive(session, &manifest, display, now).await.map(VerifyResult::Archive)
+        verify_archive(session, &manifest, args.bandwidth_limit, display, now)
+            .await
+            .map(VerifyResult::Archive)
     } else {
         let manifest = select::select(session, &args.selection, false).await?.manifest;
         verify_data(session, &manifest, args).await.map(VerifyResult::Data)
@@ -106,6 +110,7 @@ pub async fn verify(
 async fn verify_archive(
     session: &Session,
     manifest: &Manifest,
+    bandwidth_limit: Option<BandwidthLimit>,
     display: Display,
     now: Timestamp,
 ) -> Result<ArchiveVerified, Error> {
@@ -114,7 +119,7 @@ async fn verify_archive(
     let started = Instant::now();
     let key = manifest.key.to_string();
     let mut findings = Vec::new();
-    let check = match re_read(session, manifest, &key, &mut phases).await {
+    let check = match re_read(session, manifest, &key, bandwidth_limit, &mut phases).await {
         Ok(check) => {
             findings.extend(check.findings.iter().map(ToString::to_string));
             if check.more > 0 {
@@ -149,14 +154,19 @@ async fn re_read(
     session: &Session,
     manifest: &Manifest,
     key: &str,
+    bandwidth_limit: Option<BandwidthLimit>,
     phases: &mut Phases,
 ) -> Result<Check, Error> {
-    let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
+    let limits = Limits::of(&session.config, Wish { bandwidth_limit, ..Wish::default() })?;
+    phases.tell(&limits.to_string());
+    let (objects, _rate) = session.limited(bandwidth_limit);
+    let mut options = ReadOptions::new(limits.budget);
+    options.concurrency = Some(limits.wanted);
     options.cancel = session.cancel.clone();
     let progress = options.progress.clone();
     let archive = ArchiveRef::of(manifest, key);
-    let index = transfer::fetch_index(&session.objects, &manifest.key.frames(), archive, &options).await?;
-    let check = transfer::check_object(&session.objects, archive, &index, options);
+    let index = transfer::fetch_index(&objects, &manifest.key.frames(), archive, &options).await?;
+    let check = transfer::check_object(&objects, archive, &index, options);
     Ok(phases.follow(&progress, check).await?)
 }
 
@@ -226,19 +236,18 @@ pub(crate) async fn golden(session: &Session, manifest: &Manifest) -> Result<Gol
     if hex::encode(Sha256::digest(&bytes)) != manifest.archive.golden_sha256 {
         return Err(Error::GoldenMismatch { key });
     }
-    let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| Error::GoldenUnreadable {
-        key: key.clone(),
-        source,
-    };
-    let size = zstd::zstd_safe::get_frame_content_size(&bytes)
+    unpack_golden(&bytes).map_err(|source| Error::GoldenUnreadable { key, source })
+}
+
+/// Reads a golden set as it is stored.
+pub(crate) fn unpack_golden(bytes: &[u8]) -> Result<GoldenSet, Box<dyn std::error::Error + Send + Sync>> {
+    let size = zstd::zstd_safe::get_frame_content_size(bytes)
         .ok()
         .flatten()
-        .filter(|size| *size <= GOLDEN_MAX_UNPACKED);
-    let size = size
+        .filter(|size| *size <= GOLDEN_MAX_UNPACKED)
         .and_then(|size| usize::try_from(size).ok())
-        .ok_or_else(|| unreadable("it states no acceptable size".into()))?;
-    let json = zstd::bulk::decompress(&bytes, size).map_err(|source| unreadable(source.into()))?;
-    GoldenSet::from_json(&json).map_err(|source| unreadable(source.into()))
+        .ok_or("it states no acceptable size")?;
+    Ok(GoldenSet::from_json(&zstd::bulk::decompress(bytes, size)?)?)
 }
 
 /// The golden set. Where it is lost or damaged and a person says that this will do (`--unproved`): what the manifest itself says of counts,

@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub(crate) use local::{free_bytes, require_free, write_durably};
+pub use pack::Moved;
 pub(crate) use pack::{manifest_path, remove_manifest, tool};
 
 /// What a backup came to.
@@ -39,10 +40,11 @@ pub struct BackupResult {
     pub manifest: Manifest,
     /// Whether the pointer now names it; absent when publication was left to somebody else.
     pub publication: Option<Published>,
+    /// How the archive was moved; absent when an earlier run had done that and this one only published it.
+    #[serde(flatten)]
+    pub moved: Option<Moved>,
     /// What took how long, publication included.
     pub timings: Vec<PhaseTiming>,
-    /// Parts of the archive that an interrupted backup had stored before.
-    pub resumed_parts: u32,
     /// Where the manifest waits when it was not published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unpublished_manifest: Option<std::path::PathBuf>,
@@ -74,7 +76,7 @@ pub async fn backup(
         unfinished: Unfinished::of(&work_dir),
         phases,
     };
-    let Packed { manifest, read_back, resumed_parts } = run.stored().await?;
+    let Packed { manifest, read_back, moved } = run.stored().await?;
 
     // The upload is verified: local snapshots may go, whatever becomes of the publication.
     run.phases.enter("clean-up");
@@ -91,7 +93,7 @@ pub async fn backup(
 
     let timings = run.phases.finish();
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
-    Ok(BackupResult { manifest, publication, timings, unpublished_manifest, resumed_parts })
+    Ok(BackupResult { manifest, publication, moved, timings, unpublished_manifest })
 }
 
 /// A backup that is under way.
@@ -310,9 +312,10 @@ impl Render for BackupResult {
             (None, Some(path)) => format!("not published; its manifest is `{}`", path.display()),
             (None, None) => "not published".to_owned(),
         };
+        let moved = self.moved.as_ref().map(Moved::render).unwrap_or_default();
         let seconds = manifest.latest_snapshot_upload_duration_in_seconds.max(1e-3);
         format!(
-            "backup {}\n  archive    {} ({} raw) in {} frames\n  stored as  {}\n  sha256     {}\n  uploaded   in {:.1} s, {}/s raw, {} parts in flight\n  published  {}\n  took       {}\n\n{}",
+            "backup {}\n  archive    {} ({} raw) in {} frames\n  stored as  {}\n  sha256     {}\n  uploaded   in {:.1} s, {}/s raw, {} parts in flight{moved}\n  published  {}\n  took       {}\n\n{}",
             manifest.backup_id,
             ByteSize(manifest.size_bytes),
             ByteSize(manifest.archive.raw_bytes),

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use protocol::{
-    GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
+    CollectionName, GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
     id::AttemptId,
     key::{ArchiveKey, BACKUP_JSON, SnapshotEntry},
     manifest::{self, Archive, BackupDescription, CollectionRecord, QdrantServer, Tool},
 };
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
-use transfer::{Content, EntrySpec, Level, Source, UploadOptions, Uploaded};
+use transfer::{Content, EntrySpec, Level, Source, Threads, UploadOptions, Uploaded};
 use uuid::Uuid;
 
 use super::{
@@ -21,12 +22,15 @@ use super::{
     unfinished::{Prepared, Request, SnapshotFile},
 };
 use crate::{
+    bandwidth::BandwidthLimit,
     cli::BackupArgs,
     error::Error,
-    limits, origin,
+    governor::{Bounds, Governor, LatencyReport, Probe},
+    limits::{Limits, Wish},
+    origin,
     progress::Phases,
     session::Session,
-    verify::{GOLDEN_MAX_BYTES, store_proof},
+    verify::{self, GOLDEN_MAX_BYTES, store_proof},
 };
 
 /// The object metadata that says whose archive it is.
@@ -37,8 +41,35 @@ pub(super) struct Packed {
     pub(super) manifest: Manifest,
     /// Whether the store keeps no checksum of it, and every byte was read back instead.
     pub(super) read_back: bool,
-    /// Parts of the archive that an earlier run had stored.
-    pub(super) resumed_parts: u32,
+    /// How the archive was moved; absent when an earlier run had done that.
+    pub(super) moved: Option<Moved>,
+}
+
+/// How an archive was moved.
+#[derive(Debug, Serialize)]
+pub struct Moved {
+    /// How much was done at once, and what kept it from being faster.
+    pub limits: Limits,
+    /// What became of searches meanwhile, if they were to be protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyReport>,
+    /// Parts that an interrupted backup had stored before.
+    pub resumed_parts: u32,
+}
+
+impl Moved {
+    /// Lines for people, each with a line break before it.
+    pub(super) fn render(&self) -> String {
+        let mut lines = format!("\n  limits     {}", self.limits);
+        if let Some(latency) = &self.latency {
+            lines += &format!("\n  latency    {latency}");
+        }
+        if self.resumed_parts > 0 {
+            lines +=
+                &format!("\n  resumed    {} parts were stored by an interrupted backup", self.resumed_parts);
+        }
+        lines
+    }
 }
 
 /// All that is needed to store what was captured.
@@ -72,20 +103,29 @@ pub(super) async fn store(
 ) -> Result<Packed, Error> {
     if let Some(manifest) = stored_before(session, prepared) {
         // That it was read back, where it had to be, the proof beside it says.
-        return Ok(Packed { manifest, read_back: false, resumed_parts: 0 });
+        return Ok(Packed { manifest, read_back: false, moved: None });
     }
     let Prepared { key, description, golden, .. } = prepared;
     phases.enter("upload");
-    let mut options = UploadOptions::new(limits::memory_budget(session.config.memory_budget())?);
-    options.concurrency = args.concurrency.map(|parts| parts as usize);
+    let limits = limits(session, args, prepared)?;
+    phases.tell(&limits.to_string());
+    let (objects, rate) = session.limited(args.bandwidth_limit);
+    let governor = governor(session, args, &limits, prepared, phases).await?;
+    let mut options = UploadOptions::new(limits.budget);
+    options.concurrency = Some(limits.wanted);
+    options.threads = Threads::Count(limits.packers);
     options.level = args.level.map_or(Level::Auto, Level::Fixed);
     options.metadata = vec![(BACKUP_ID_METADATA.to_owned(), prepared.id().to_string())];
     options.journal = Some(journal);
     options.cancel = session.cancel.clone();
     let progress = options.progress.clone();
     let object = key.to_string();
-    let upload = transfer::upload(&session.objects, &object, sources(prepared)?, options);
-    let uploaded = phases.follow(&progress, upload).await?;
+    let upload = phases.follow(&progress, transfer::upload(&objects, &object, sources(prepared)?, options));
+    let (uploaded, latency) = match governor {
+        Some(governor) => governor.during(&rate, upload).await,
+        None => (upload.await, None),
+    };
+    let uploaded = uploaded?;
     info!(
         key = object,
         bytes = uploaded.size_bytes,
@@ -108,7 +148,8 @@ pub(super) async fn store(
         store_proof(session, prepared.id(), ProofLevel::ReRead, Timestamp::now()).await;
     }
     let manifest = manifest(session, key.clone(), description.clone(), &uploaded, golden, phases);
-    Ok(Packed { manifest, read_back, resumed_parts: uploaded.resumed_parts })
+    let moved = Some(Moved { limits, latency, resumed_parts: uploaded.resumed_parts });
+    Ok(Packed { manifest, read_back, moved })
 }
 
 /// The manifest of a backup that an earlier run has stored and could not publish.
@@ -116,6 +157,40 @@ fn stored_before(session: &Session, prepared: &Prepared) -> Option<Manifest> {
     let path = manifest_path(&session.config.work_dir(), prepared.id());
     let manifest = Manifest::from_json(&fs_err::read(&path).ok()?).ok()?;
     (manifest.key == prepared.key).then_some(manifest)
+}
+
+fn limits(session: &Session, args: &BackupArgs, prepared: &Prepared) -> Result<Limits, Error> {
+    let wish = Wish {
+        raw_bytes: prepared.snapshots.iter().map(|snapshot| snapshot.size).sum(),
+        concurrency: args.concurrency,
+        bandwidth_limit: args.bandwidth_limit,
+    };
+    Limits::of(&session.config, wish)
+}
+
+/// Looks at searches before anything moves, if they are to be protected.
+async fn governor(
+    session: &Session,
+    args: &BackupArgs,
+    limits: &Limits,
+    prepared: &Prepared,
+    phases: &Phases,
+) -> Result<Option<Governor>, Error> {
+    let Some(target) = args.protect_latency else { return Ok(None) };
+    let golden = verify::unpack_golden(&prepared.golden)
+        .map_err(|source| Error::GoldenUnreadable { key: prepared.key.golden(), source })?;
+    let points = |name: &CollectionName| {
+        prepared.description.collections.iter().find(|record| record.name == *name).map(|it| it.points_after)
+    };
+    let collections = golden.collections.iter().filter_map(|golden| Some((golden, points(&golden.name)?)));
+    let Some(probe) = Probe::of(&session.config, collections)? else {
+        warn!("--protect-latency: there is no point to search by, so that the upload is not slowed down");
+        return Ok(None);
+    };
+    phases.detail("measuring searches");
+    let bounds =
+        Bounds { limit: args.bandwidth_limit.map(BandwidthLimit::bytes_per_second), allowed: limits.allowed };
+    session.unless_cancelled(Governor::measure(target, probe, bounds)).await.map(Some)
 }
 
 /// The snapshots verbatim, in the manifest's order, then the description.

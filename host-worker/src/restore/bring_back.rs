@@ -93,8 +93,8 @@ impl<'a> BringBack<'a> {
         let key = self.manifest.key.to_string();
         let wanted = [(target.entry, staged.host.clone())];
         let archive = ArchiveRef::of(self.manifest, &key);
-        let download =
-            transfer::restore_entries(&self.session.objects, archive, self.index, &wanted, options);
+        let (objects, _rate) = self.session.limited(self.args.bandwidth_limit);
+        let download = transfer::restore_entries(&objects, archive, self.index, &wanted, options);
         phases.follow(&progress, download).await?;
         stage.hand_over(&staged)?;
 

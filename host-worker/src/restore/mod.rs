@@ -27,7 +27,7 @@ use crate::{
     cli::RestoreArgs,
     config::{ByteSize, SnapshotsDir},
     error::Error,
-    limits,
+    limits::{Limits, Wish},
     lock::HostLock,
     observe, origin,
     output::{Render, table},
@@ -89,6 +89,7 @@ pub async fn restore(
     let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?)?;
     let dir = session.config.snapshots_dir()?;
     require_room(manifest, &plan, &dir)?;
+    phases.tell(&limits(session, args)?.to_string());
     let index = transfer::fetch_index(
         &session.objects,
         &manifest.key.frames(),
@@ -184,9 +185,15 @@ async fn present(qdrant: &qdrant::Client) -> Result<Present, Error> {
     })
 }
 
+fn limits(session: &Session, args: &RestoreArgs) -> Result<Limits, Error> {
+    let (concurrency, bandwidth_limit) = (args.concurrency, args.bandwidth_limit);
+    Limits::of(&session.config, Wish { concurrency, bandwidth_limit, ..Wish::default() })
+}
+
 fn options(session: &Session, args: &RestoreArgs) -> Result<ReadOptions, Error> {
-    let mut options = ReadOptions::new(limits::memory_budget(session.config.memory_budget())?);
-    options.concurrency = args.concurrency.map(|ranges| ranges as usize);
+    let limits = limits(session, args)?;
+    let mut options = ReadOptions::new(limits.budget);
+    options.concurrency = Some(limits.wanted);
     options.cancel = session.cancel.clone();
     Ok(options)
 }

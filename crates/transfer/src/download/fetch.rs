@@ -13,6 +13,7 @@ use crate::{
     retry::{Attempts, RetryPolicy},
     store::{MultipartStore, ObjectInfo},
     upload::{DEFAULT_CONCURRENCY, thread_count},
+    window::Window,
 };
 
 /// What decoding takes beside its buffers, in bytes: the context of one thread.
@@ -59,6 +60,7 @@ pub(super) struct Object {
     etag: Option<String>,
     retry: RetryPolicy,
     progress: Arc<Progress>,
+    window: Window,
 }
 
 impl Object {
@@ -85,6 +87,7 @@ impl Object {
             etag,
             retry: options.retry,
             progress: Arc::clone(&options.progress),
+            window: Window::new(1),
         })
     }
 
@@ -106,7 +109,7 @@ impl Object {
                 start..end,
                 into,
             );
-            match got.await {
+            match self.window.run(got).await {
                 Ok(()) => break,
                 Err(error) if attempts.again(&error).await => {}
                 Err(source) => {
@@ -180,7 +183,7 @@ impl<J: Send + 'static> Fetcher<J> {
     pub(super) fn new(object: Object, shares: &Shares) -> Self {
         let Shares { ranges, concurrency, .. } = shares;
         Self {
-            object,
+            object: Object { window: Window::new(*concurrency), ..object },
             ranges: Arc::clone(ranges),
             concurrency: *concurrency,
             underway: JoinSet::new(),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -108,6 +109,10 @@ struct State {
     faults: Vec<Fault>,
     without_checksums: bool,
     stop: Option<Stop>,
+    /// How long a part or a range takes.
+    pace: Option<Duration>,
+    underway: usize,
+    widths: Vec<usize>,
 }
 
 /// Where a process is stopped, as far as the store sees it.
@@ -140,6 +145,16 @@ impl Memory {
         let store = Self::default();
         store.lock().without_checksums = true;
         store
+    }
+
+    /// Makes every part and every range take this long, refused ones included, so that others are underway meanwhile.
+    pub fn pace(&self, pace: Duration) {
+        self.lock().pace = Some(pace);
+    }
+
+    /// How many parts and ranges were underway when each began, itself included, in the order of [`Memory::take_calls`]; and forgets them.
+    pub fn take_widths(&self) -> Vec<usize> {
+        std::mem::take(&mut self.lock().widths)
     }
 
     /// Adds a scripted fault.
@@ -210,6 +225,24 @@ impl Memory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records a call that moves bytes, takes its time over it, and says what its script has for it.
+    async fn move_bytes(&self, call: Call) -> Result<(Option<Effect>, Underway<'_>), StoreError> {
+        let (underway, pace) = {
+            let mut state = self.lock();
+            state.underway += 1;
+            let width = state.underway;
+            state.widths.push(width);
+            (Underway { store: self }, state.pace)
+        };
+        let effect = self.arrive(call).await;
+        match pace {
+            Some(pace) => tokio::time::sleep(pace).await,
+            // Another task may run between the call's arrival and its work, as with a real store.
+            None => tokio::task::yield_now().await,
+        }
+        Ok((effect?, underway))
+    }
+
     /// Records a call and says what its script has for it.
     async fn arrive(&self, call: Call) -> Result<Option<Effect>, StoreError> {
         let effect = {
@@ -231,6 +264,17 @@ impl Memory {
             )
             | None => Ok(effect),
         }
+    }
+}
+
+/// A call that moves bytes, until it ends or is dropped.
+struct Underway<'a> {
+    store: &'a Memory,
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.store.lock().underway -= 1;
     }
 }
 
@@ -340,9 +384,7 @@ impl MultipartStore for Memory {
     ) -> Result<StoredPart, StoreError> {
         let call = Call::UploadPart(number);
         let name = call.name();
-        let effect = self.arrive(call).await?;
-        // Another task may run between the call's arrival and its work, as with a real store.
-        tokio::task::yield_now().await;
+        let (effect, _underway) = self.move_bytes(call).await?;
         let part = {
             let mut state = self.lock();
             let with_checksums = !state.without_checksums;
@@ -435,8 +477,7 @@ impl MultipartStore for Memory {
     ) -> Result<(), StoreError> {
         let call = Call::GetRange(range.clone());
         let name = call.name();
-        let effect = self.arrive(call).await?;
-        tokio::task::yield_now().await;
+        let (effect, _underway) = self.move_bytes(call).await?;
         into.clear();
         {
             let state = self.lock();

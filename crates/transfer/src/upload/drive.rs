@@ -23,6 +23,7 @@ use crate::{
         pack::{Work, settle_empty},
         plan::Plan,
     },
+    window::Window,
 };
 
 /// How long threads may take to notice that they are to stop.
@@ -66,6 +67,7 @@ pub(super) async fn transfer<S: MultipartStore>(
         digests: resume.digests.clone(),
         ledger: Ledger::new(&work.layout, resume.digests.clone()),
         journal: journal.as_mut(),
+        window: Window::new(plan.concurrency),
         begin: Instant::now(),
         spent: *spent,
     };
@@ -96,6 +98,7 @@ struct Drive<'a> {
     unhashed: usize,
     ledger: Ledger,
     journal: Option<&'a mut Journal>,
+    window: Window,
     begin: Instant,
     spent: Duration,
 }
@@ -115,7 +118,8 @@ impl Drive<'_> {
                 && let Some(part) = self.ready.pop_front()
             {
                 let (retry, progress) = (options.retry, Arc::clone(&options.progress));
-                sending.spawn(send_part(store.clone(), upload.clone(), part, retry, progress));
+                let window = self.window.clone();
+                sending.spawn(send_part(store.clone(), upload.clone(), part, window, retry, progress));
             }
             let made = self.object.is_some() && self.unhashed == 0;
             if made
@@ -178,6 +182,7 @@ async fn send_part<S: MultipartStore>(
     store: S,
     upload: UploadRef,
     part: Part,
+    window: Window,
     retry: RetryPolicy,
     progress: Arc<Progress>,
 ) -> Result<StoredPart, Error> {
@@ -185,7 +190,7 @@ async fn send_part<S: MultipartStore>(
     let size = body.len() as u64;
     let mut attempts = Attempts::new(retry, &progress, format!("upload part {number} of {}", upload.key));
     loop {
-        let answer = store.upload_part(&upload, number, body.clone(), crc64nvme).await;
+        let answer = window.run(store.upload_part(&upload, number, body.clone(), crc64nvme)).await;
         let error = match answer {
             Ok(stored) if stored.size == size && stored.crc64nvme.is_none_or(|crc| crc == crc64nvme) => {
                 progress.add_object(size);

@@ -20,7 +20,7 @@ use protocol::manifest::{Archive, ArchiveEntry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::plan::thread_count;
+pub(crate) use self::plan::{archive_costs, thread_count};
 pub use self::put_away::abandon;
 use self::{
     assemble::Assembled,

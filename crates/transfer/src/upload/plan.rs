@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     frame::{Encoder, FIXED_LEVELS, Level},
     index::{RECORD_BYTES, seek_table},
-    layout::Layout,
+    layout::{FRAME_RAW_MAX, Layout},
     memory::fit,
     upload::{DEFAULT_CONCURRENCY, Threads, UploadOptions},
 };
@@ -99,6 +99,17 @@ pub(crate) fn thread_count(threads: Threads) -> usize {
         Threads::Count(count) => count.max(1),
         Threads::Inline => 1,
     }
+}
+
+/// What a frame in memory costs (raw, compressed, and the encoder's context), and what a part buffer does, for a production archive of about
+/// `raw_bytes`: the units in which [`Plan::new`] spends a budget.
+pub(crate) fn archive_costs(raw_bytes: u64) -> (u64, u64) {
+    let raw_size = FRAME_RAW_MAX as usize;
+    let frame =
+        raw_size as u64 + zstd_safe::compress_bound(raw_size) as u64 + Encoder::memory(Level::Auto, raw_size);
+    // Framing adds less than a thousandth, which only matters where a size is near a bound.
+    let part = part_size(raw_bytes.saturating_add(raw_bytes / 1000)).unwrap_or(MAX_PART_SIZE);
+    (frame, part)
 }
 
 /// The most bytes that the object can have, whatever the data.

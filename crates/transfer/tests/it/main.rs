@@ -16,4 +16,5 @@ mod resume;
 mod round_trip;
 mod sizes;
 mod sources;
+mod throttling;
 mod wire;

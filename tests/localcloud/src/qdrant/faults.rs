@@ -129,6 +129,10 @@ pub enum Condition {
     },
     /// The disk is full: updates, snapshots and recoveries end in a 500.
     DiskFull,
+    /// Searches by a vector or a point take this long more, as on a host that is busy with something else.
+    SearchSlow(Duration),
+    /// Strict mode refuses every search by a vector or a point.
+    SearchForbidden,
     /// From its next start on, the server is in recovery mode: every collection is a dummy, only deletes work.
     RecoveryMode(String),
 }
@@ -221,6 +225,14 @@ impl Faults {
         )
     }
 
+    pub(super) fn search_slow(&self) -> Option<Duration> {
+        self.find(|condition| if let Condition::SearchSlow(takes) = condition { Some(*takes) } else { None })
+    }
+
+    pub(super) fn search_forbidden(&self) -> bool {
+        self.find(|condition| (*condition == Condition::SearchForbidden).then_some(())).is_some()
+    }
+
     pub(super) fn red(&self, name: &str) -> bool {
         self.find(|condition| matches!(condition, Condition::Red(red) if red == name).then_some(())).is_some()
     }
@@ -233,6 +245,8 @@ impl Faults {
             | Condition::QueueStuck { .. }
             | Condition::QueueSlow { .. }
             | Condition::DiskFull
+            | Condition::SearchSlow(_)
+            | Condition::SearchForbidden
             | Condition::RecoveryMode(_) => None,
         })
     }
@@ -245,6 +259,8 @@ impl Faults {
             | Condition::QueueStuck { .. }
             | Condition::QueueSlow { .. }
             | Condition::DiskFull
+            | Condition::SearchSlow(_)
+            | Condition::SearchForbidden
             | Condition::RecoveryMode(_) => None,
         })
     }
@@ -257,6 +273,8 @@ impl Faults {
             | Condition::QueueStuck { .. }
             | Condition::QueueSlow { .. }
             | Condition::DiskFull
+            | Condition::SearchSlow(_)
+            | Condition::SearchForbidden
             | Condition::RecoveryMode(_) => None,
         })
     }

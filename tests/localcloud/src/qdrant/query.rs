@@ -1,6 +1,7 @@
 //! Searches. An exact one reads every vector in `f32`; any other one overlooks a few points, always the same ones.
 
 use super::collection::Inner;
+use super::faults::Faults;
 use super::filter::Filter;
 use super::mix;
 use super::read::{ShownVectors, WithPayload, WithVector};
@@ -73,9 +74,23 @@ struct Scored<'a> {
 pub(super) async fn query(mut ctx: Ctx) -> Handled {
     let collection = ctx.node.collection(&ctx.collection()?)?;
     let body: QueryBody = ctx.json().await?;
+    if matches!(Query::parse(body.query.as_ref())?, Query::Nearest(_)) {
+        suffer(&ctx.node.faults).await?;
+    }
     let inner = collection.read();
     let found = run(&inner, &body)?;
     ok(&json_points(found))
+}
+
+/// What is scripted for searches.
+async fn suffer(faults: &Faults) -> Result<(), ApiError> {
+    if faults.search_forbidden() {
+        return Err(ApiError::bad_request("Search is not allowed!. Help: Ask whoever runs this server."));
+    }
+    if let Some(takes) = faults.search_slow() {
+        tokio::time::sleep(takes).await;
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]

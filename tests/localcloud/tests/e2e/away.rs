@@ -24,7 +24,7 @@ async fn a_store_that_stays_away_is_named_in_the_end() {
         says(&said, &["upload part 1 of", "(8 attempts)", "InternalError", "may succeed later"]);
         // It does, with what the first one took and sent.
         fixture.cloud.s3.faults().clear();
-        fixture.cloud.s3.take_calls();
+        fixture.forget_calls();
         fixture.backup().await;
         assert_eq!(fixture.cloud.s3.count(Operation::CreateMultipartUpload), 0);
         assert_eq!((fixture.uploads().await, fixture.snapshot_files().len()), (0, 0));

@@ -236,6 +236,11 @@ impl Fixture {
         until(|| self.cloud.s3.count(operation) > 0).await;
     }
 
+    /// Lets the calls of S3 be counted from now on.
+    pub(crate) fn forget_calls(&self) {
+        let _forgotten = self.cloud.s3.take_calls();
+    }
+
     /// Waits until Qdrant is asked for this.
     pub(crate) async fn until_qdrant_is_asked(&self, method: &str, path: &str) {
         until(|| self.stand_in().calls().iter().any(|call| call.method == method && call.path == path)).await;

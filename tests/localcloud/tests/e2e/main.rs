@@ -7,6 +7,7 @@ mod collections;
 mod damage;
 mod harness;
 mod main_job;
+mod neighbour;
 mod publication;
 mod qdrant_faults;
 mod restore;

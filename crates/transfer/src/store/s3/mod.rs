@@ -2,21 +2,17 @@
 //!
 //! The SDK's own retries, time-outs and checksums are switched off call by call: the transfer retries, a request is given up
 //! when it moves no byte for a while (and not when it is merely long), and the checksums are there before the call is made.
-//! Payloads are not hashed a second time for the signature: the CRC-64/NVME that is part of the signed headers covers them,
-//! and TLS protects them. Over plain HTTP nothing would, so that is for tests.
+//! Over TLS payloads are not hashed a second time for the signature: the CRC-64/NVME that is part of the signed headers finds
+//! accidents, and TLS keeps out everything else. Over plain HTTP nothing would, so there the signature covers the payload, too
+//! ([`S3::with_signed_payloads`]).
 
 mod answer;
+mod body;
+mod sign;
 
 use std::{
-    convert::Infallible,
     future::Future,
     ops::Range,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
@@ -33,20 +29,24 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 
-use self::answer::{answer, checksum, classify, length};
-use crate::store::{
-    Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef,
-    Whole,
+use self::{
+    answer::{answer, checksum, classify, length},
+    body::Paced,
+    sign::Payload,
+};
+use crate::{
+    rate::Rate,
+    store::{
+        Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError, StoreErrorKind, StoredPart, UploadRef,
+        Whole,
+    },
 };
 
 /// How long a request may go without moving a byte, unless set otherwise.
 const STALL: Duration = Duration::from_secs(60);
 /// How long the store may take to make an object out of its parts: minutes for thousands of them.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// How many bytes of a part are handed to the connection at once; progress is seen in steps of this size.
-const BODY_CHUNK: usize = 256 << 10;
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -54,17 +54,29 @@ pub struct S3 {
     client: Client,
     bucket: String,
     stall: Duration,
+    rate: Rate,
+    signed_payloads: bool,
 }
 
 impl S3 {
     /// The bucket `bucket` as `client` reaches it.
     pub fn new(client: Client, bucket: impl Into<String>) -> Self {
-        Self { client, bucket: bucket.into(), stall: STALL }
+        Self { client, bucket: bucket.into(), stall: STALL, rate: Rate::default(), signed_payloads: false }
     }
 
     /// The same with another limit for how long a request may go without moving a byte (60 seconds by default).
     pub fn with_stall_timeout(self, stall: Duration) -> Self {
         Self { stall, ..self }
+    }
+
+    /// The same under a limit on the bytes of parts and ranges, which all its requests share.
+    pub fn with_rate(self, rate: Rate) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// The same, with each part's SHA-256 in its signature: for endpoints without TLS. It costs about as much CPU as everything else that sending does.
+    pub fn with_signed_payloads(self, signed_payloads: bool) -> Self {
+        Self { signed_payloads, ..self }
     }
 
     /// Waits for a call that moves next to nothing.
@@ -103,9 +115,10 @@ impl MultipartStore for S3 {
     ) -> Result<StoredPart, StoreError> {
         const CALL: &str = "UploadPart";
         let size = body.len() as u64;
-        let moved = Arc::new(AtomicU64::new(0));
-        let stream =
-            ByteStream::new(SdkBody::from_body_1_x(Watched { rest: body, moved: Arc::clone(&moved) }));
+        let payload = if self.signed_payloads { Payload::hashed(&body).await } else { Payload::Unsigned };
+        let _running = self.rate.enter().await;
+        let (body, watch) = Paced::new(body, self.rate.clone());
+        let stream = ByteStream::new(SdkBody::from_body_1_x(body));
         let request =
             self.client.upload_part().bucket(&self.bucket).key(&upload.key).upload_id(&upload.upload_id);
         let request = request
@@ -113,10 +126,10 @@ impl MultipartStore for S3 {
             .content_length(i64_of(size))
             .checksum_crc64_nvme(crc64nvme.to_string())
             .body(stream);
-        let sent = request.customize().config_override(plain()).disable_payload_signing().send();
+        let sent = request.customize().config_override(plain()).interceptor(payload).send();
         let stored = tokio::select! {
             sent = sent => sent.map_err(|error| classify(CALL, error))?,
-            () = stalled(&moved, self.stall) => return Err(stall_error(CALL, self.stall)),
+            () = watch.stalled(self.stall) => return Err(stall_error(CALL, self.stall)),
         };
         let etag = stored.e_tag.ok_or_else(|| answer(CALL, "no ETag"))?;
         let crc64nvme = checksum(CALL, stored.checksum_crc64_nvme.as_deref())?;
@@ -247,6 +260,7 @@ impl MultipartStore for S3 {
         const CALL: &str = "GetObject";
         into.clear();
         let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else { return Ok(()) };
+        let _running = self.rate.enter().await;
         let request = self
             .client
             .get_object()
@@ -280,6 +294,8 @@ impl MultipartStore for S3 {
                 ));
             }
             into.extend_from_slice(&chunk);
+            // Bytes that have arrived are paid for before more are read; the connection's own window holds the sender back.
+            self.rate.take(chunk.len()).await;
         }
         if into.len() < wanted {
             let what = format!("the body ends after {} of {wanted} bytes", into.len());
@@ -297,53 +313,6 @@ fn plain() -> Builder {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-}
-
-/// A part's bytes, which count how many of them the connection has taken.
-#[derive(Debug)]
-struct Watched {
-    rest: Bytes,
-    moved: Arc<AtomicU64>,
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let len = self.rest.len().min(BODY_CHUNK);
-        let chunk = self.rest.split_to(len);
-        self.moved.fetch_add(len as u64, Relaxed);
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
-}
-
-/// Ends when `moved` has not grown for as long as `limit`.
-async fn stalled(moved: &AtomicU64, limit: Duration) {
-    let mut before = moved.load(Relaxed);
-    let mut since = tokio::time::Instant::now();
-    while since.elapsed() < limit {
-        tokio::time::sleep(limit / 8).await;
-        let now = moved.load(Relaxed);
-        if now != before {
-            before = now;
-            since = tokio::time::Instant::now();
-        }
-    }
 }
 
 async fn within<T, E>(
@@ -370,28 +339,4 @@ fn i64_of(number: u64) -> i64 {
 
 fn i32_of(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_moves_does_not_stall() {
-        let moved = AtomicU64::new(0);
-        let limit = Duration::from_secs(60);
-        let moving = async {
-            for _ in 0..10 {
-                tokio::time::sleep(Duration::from_secs(40)).await;
-                moved.fetch_add(1, Relaxed);
-            }
-        };
-        tokio::select! {
-            () = stalled(&moved, limit) => panic!("it moved"),
-            () = moving => {}
-        }
-        let begin = tokio::time::Instant::now();
-        stalled(&moved, limit).await;
-        assert!(begin.elapsed() >= limit && begin.elapsed() < limit * 5 / 4);
-    }
 }
