@@ -5,6 +5,8 @@
 //! packed again, found in the store, and not sent. Each line is the start of the BLAKE3 of what follows on it, a space, and a
 //! JSON record; the first one that is not whole ends the journal.
 
+mod record;
+
 use std::{
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -12,196 +14,14 @@ use std::{
 };
 
 use fs_err::{File, OpenOptions, os::unix::fs::OpenOptionsExt};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{
-    Sha256,
-    digest::common::hazmat::{SerializableState, SerializedState},
-};
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    index::Frame,
-    store::Crc64,
-    upload::checkpoint::{Boundary, Checkpoint, Resume},
-};
+pub(super) use self::record::{ContentIdentity, EntryIdentity, Identity, PartRecord, Record, Sealed, millis};
+use self::record::{digest, state};
+use crate::upload::checkpoint::Resume;
 
-/// The version of the records. Another one starts another upload.
-const FORMAT: u32 = 1;
 /// Hexadecimal digits of BLAKE3 before each record: enough to tell a torn line, and nobody's security.
 const CHECK_DIGITS: usize = 16;
-
-/// What makes an upload this one. Everything that the object's bytes depend on is in it, so that two uploads with the same
-/// identity make the same object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) format: u32,
-    pub(super) key: String,
-    pub(super) metadata: Vec<(String, String)>,
-    /// The version of this library; and of zstd, whose output may differ between versions.
-    pub(super) tool: String,
-    pub(super) zstd: u32,
-    /// The fixed level; `None` for the automatic choice.
-    pub(super) level: Option<i32>,
-    pub(super) part_size: u64,
-    pub(super) frame_raw_max: u32,
-    pub(super) entries: Vec<EntryIdentity>,
-}
-
-/// What makes an entry the same without reading it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct EntryIdentity {
-    pub(super) name: String,
-    pub(super) size: u64,
-    pub(super) content: ContentIdentity,
-    pub(super) expected_sha256: Option<String>,
-}
-
-/// What makes content the same without reading it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ContentIdentity {
-    /// A file. Its device is left out: disks may be numbered otherwise after a reboot.
-    File { path: PathBuf, inode: u64, modified: (i64, i64) },
-    /// Bytes in memory, by their BLAKE3.
-    Bytes { blake3: String },
-}
-
-impl Identity {
-    /// The format that is written.
-    pub(super) const FORMAT: u32 = FORMAT;
-
-    /// In what `other` is another upload; `None` if it is the same.
-    pub(super) fn difference(&self, other: &Self) -> Option<String> {
-        if self == other {
-            return None;
-        }
-        let what = if self.key != other.key {
-            format!("it is of `{}`", other.key)
-        } else if (self.format, &self.tool, self.zstd) != (other.format, &other.tool, other.zstd) {
-            format!("version {} with zstd {} began it", other.tool, other.zstd)
-        } else if self.entries != other.entries {
-            let changed = self.entries.iter().zip(&other.entries).find(|(ours, theirs)| ours != theirs);
-            match changed {
-                Some((ours, _)) => format!("the source of `{}` is another one now", ours.name),
-                None => "it has other entries".to_owned(),
-            }
-        } else {
-            "it was begun with other options".to_owned()
-        };
-        Some(what)
-    }
-}
-
-/// A record, but for the first, which is the [`Identity`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "kebab-case")]
-pub(super) enum Record {
-    /// The store has given the upload this id.
-    Upload { upload_id: String },
-    /// An entry was read to its end and has the right digest.
-    Entry { entry: usize, sha256: String },
-    /// A part's bytes are known.
-    Part(PartRecord),
-    /// All bytes are known; from now on the store may have been asked to make the object.
-    Sealed(Sealed),
-}
-
-/// The end of a part: a [`Checkpoint`] and what goes with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PartRecord {
-    /// Its number, which is how many parts there are up to its end.
-    pub(super) parts: u32,
-    /// Bytes of the object up to its end.
-    pub(super) size: u64,
-    frame: u64,
-    skip: u64,
-    head: String,
-    sha256: String,
-    crc64nvme: String,
-    entry_sha256: Option<String>,
-    /// The part's own CRC-64/NVME.
-    part_crc64nvme: String,
-    frames: Vec<(u32, u32, String)>,
-    /// Milliseconds from the first run's begin to here, without the time between runs.
-    pub(super) elapsed_ms: u64,
-}
-
-/// The object as it has to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sealed {
-    pub(super) size: u64,
-    pub(super) sha256: String,
-    pub(super) crc64nvme: String,
-    /// Milliseconds that the upload took, all its runs together.
-    pub(super) elapsed_ms: u64,
-}
-
-impl Record {
-    pub(super) fn entry(entry: usize, digest: &[u8; 32]) -> Self {
-        Self::Entry { entry, sha256: hex::encode(digest) }
-    }
-
-    /// The end of a part, with the SHA-256 of the entry that its last frame leaves unfinished, `elapsed` after the upload's begin.
-    pub(super) fn part(boundary: &Boundary, part: Crc64, entry: Option<&Sha256>, elapsed: Duration) -> Self {
-        let Boundary { checkpoint, frames } = boundary;
-        let frame = |frame: &Frame| (frame.raw_len, frame.compressed_len, hex::encode(frame.hash));
-        Self::Part(PartRecord {
-            parts: checkpoint.parts,
-            size: checkpoint.size,
-            frame: checkpoint.frame,
-            skip: checkpoint.skip,
-            head: checkpoint.head.to_string(),
-            sha256: hex::encode(checkpoint.sha256.serialize()),
-            crc64nvme: checkpoint.crc64nvme.to_string(),
-            entry_sha256: entry.map(|state| hex::encode(state.serialize())),
-            part_crc64nvme: part.to_string(),
-            frames: frames.iter().map(frame).collect(),
-            elapsed_ms: millis(elapsed),
-        })
-    }
-}
-
-impl PartRecord {
-    /// The part's own CRC-64/NVME; `None` if it is not written as one.
-    pub(super) fn part_crc64nvme(&self) -> Option<Crc64> {
-        Crc64::parse(&self.part_crc64nvme)
-    }
-
-    fn checkpoint(&self) -> Option<Checkpoint> {
-        Some(Checkpoint {
-            parts: self.parts,
-            size: self.size,
-            frame: self.frame,
-            skip: self.skip,
-            head: Crc64::parse(&self.head)?,
-            sha256: state(&self.sha256)?,
-            crc64nvme: Crc64::parse(&self.crc64nvme)?,
-        })
-    }
-
-    fn frames(&self) -> Option<Vec<Frame>> {
-        let frame = |(raw_len, compressed_len, hash): &(u32, u32, String)| {
-            Some(Frame { raw_len: *raw_len, compressed_len: *compressed_len, hash: digest(hash)? })
-        };
-        self.frames.iter().map(frame).collect()
-    }
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn state(text: &str) -> Option<Sha256> {
-    let mut bytes = SerializedState::<Sha256>::default();
-    hex::decode_to_slice(text, &mut bytes).ok()?;
-    Sha256::deserialize(&bytes).ok()
-}
-
-fn digest(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text, &mut bytes).ok()?;
-    Some(bytes)
-}
 
 /// A journal as another process left it.
 #[derive(Debug)]

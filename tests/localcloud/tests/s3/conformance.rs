@@ -62,10 +62,12 @@ async fn an_interrupted_upload_goes_on_however_many_pages_its_parts_take() {
 
     let uploaded = transfer::upload(&store, "key", sources(), options()).await.unwrap();
     assert!(uploaded.parts > INTERRUPTED_AT && uploaded.resumed_parts as usize >= stored, "{stored}");
-    let sent = server.count(Operation::UploadPart);
+    // A call that was cut off may have been seen late; those of this run begin with the list.
+    let calls = server.calls().into_iter().skip_while(|call| call.operation != Operation::ListParts);
+    let (lists, others): (Vec<_>, Vec<_>) = calls.partition(|call| call.operation == Operation::ListParts);
+    let sent = others.iter().filter(|call| call.operation == Operation::UploadPart).count();
     assert_eq!(sent, (uploaded.parts - uploaded.resumed_parts) as usize);
-    // Two pages when it goes on, two when all parts are compared.
-    assert_eq!(server.count(Operation::ListParts), 4);
+    assert_eq!(lists.len(), 4, "two pages when it goes on, two when all parts are compared");
     let object = get(&server.client().await, "key").await;
     assert_eq!(object.len() as u64, uploaded.size_bytes);
     assert!(store.list_uploads("").await.unwrap().is_empty());
