@@ -179,6 +179,18 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// A collection that an earlier run of the same restore asked for is there, and not as recorded.
+    #[error(
+        "the restore would touch live data: collection `{collection}`, which an earlier run asked Qdrant to recover, is not as recorded: {found}"
+    )]
+    HalfInTheWay {
+        /// The collection, by its name in Qdrant.
+        collection: CollectionName,
+        /// How it differs.
+        found: String,
+        /// What to type.
+        remedy: String,
+    },
     /// Qdrant accepted a change of aliases and does not show it.
     #[error(
         "alias `{alias}` does not point at collection `{collection}` although Qdrant accepted the change"
@@ -231,6 +243,12 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// A restore was asked to stop, and left everything for the next run of it.
+    #[error("stopped by a signal{}{}", if kept.is_empty() { "" } else { "; " }, kept.join("; "))]
+    Stopped {
+        /// What it has done to Qdrant, a line each.
+        kept: Vec<String>,
+    },
     /// The process was asked to stop.
     #[error("stopped by a signal")]
     Cancelled,
@@ -265,13 +283,15 @@ impl Error {
             Self::KeepsChanging { .. } | Self::SnapshotSize { .. } => FailureKind::SnapshotFailed,
             Self::NoSuchCollection { .. } | Self::NotInBackup { .. } => FailureKind::ConfigInvalid,
             Self::NoBackup => FailureKind::ManifestMissing,
-            Self::InTheWay { .. } | Self::AliasNotSet { .. } => FailureKind::RestoreFailed,
+            Self::InTheWay { .. } | Self::HalfInTheWay { .. } | Self::AliasNotSet { .. } => {
+                FailureKind::RestoreFailed
+            }
             Self::GoldenMismatch { .. } => FailureKind::ChecksumMismatch,
             Self::GoldenMissing { .. } => FailureKind::ManifestMissing,
             Self::GoldenUnreadable { .. } => FailureKind::ArchiveCorrupt,
             Self::NotAsRecorded { .. } => FailureKind::VerificationFailed,
             Self::NotUndone { source, .. } => source.kind(),
-            Self::Cancelled => FailureKind::Cancelled,
+            Self::Cancelled | Self::Stopped { .. } => FailureKind::Cancelled,
         }
     }
 
@@ -305,6 +325,8 @@ impl Error {
             Self::InTheWay { .. } => Some(
                 "restore beside it with --as SUFFIX, or type --replace to delete what is in the way".to_owned(),
             ),
+            Self::HalfInTheWay { remedy, .. } => Some(format!("if nobody else made it, {remedy}")),
+            Self::Stopped { .. } => Some("the same command goes on from there, with what is downloaded already".to_owned()),
             Self::GoldenMissing { .. } | Self::GoldenMismatch { .. } | Self::GoldenUnreadable { .. } => {
                 Some(
                     "`host-worker verify --archive` tells whether the archive itself is whole; `host-worker restore --unproved` compares only counts, configuration and aliases"

@@ -271,7 +271,8 @@ pub(crate) async fn golden_or_manifest(
     }
 }
 
-fn of_manifest(manifest: &Manifest) -> GoldenSet {
+/// What the manifest says of counts, configuration and aliases, as a golden set of no points.
+pub(crate) fn of_manifest(manifest: &Manifest) -> GoldenSet {
     let collections = manifest.collections.iter().map(|record| {
         let (points_min, points_max) = record.expected_points();
         CollectionGolden {

@@ -258,6 +258,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What an earlier restore left cannot be read.
+    #[error("read `{}`, which an earlier restore left, at byte {offset}", path.display())]
+    LeftoverRead {
+        /// The file.
+        path: PathBuf,
+        /// Where, in bytes.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A target is already there.
     #[error("`{}` exists already", path.display())]
     TargetExists {
@@ -347,7 +358,9 @@ impl Error {
             }
             Self::FrameDamaged { .. } => FailureKind::ArchiveCorrupt,
             Self::TargetWrite { source, .. } if is_full(source) => FailureKind::LowDisk,
-            Self::TargetWrite { .. } | Self::TargetExists { .. } => FailureKind::RestoreFailed,
+            Self::TargetWrite { .. } | Self::LeftoverRead { .. } | Self::TargetExists { .. } => {
+                FailureKind::RestoreFailed
+            }
             Self::Cancelled => FailureKind::Cancelled,
         }
     }
@@ -401,6 +414,7 @@ impl Error {
             | Self::FrameDamaged { .. }
             | Self::Wanted { .. }
             | Self::TargetWrite { .. }
+            | Self::LeftoverRead { .. }
             | Self::TargetExists { .. } => false,
         }
     }
@@ -437,6 +451,7 @@ impl Error {
             Self::TargetWrite { source, .. } if is_full(source) => {
                 Some("free space on the target's file system, then start again".into())
             }
+            Self::LeftoverRead { .. } => Some("it was removed: check the disk, then start again from nothing".into()),
             Self::TargetExists { .. } => Some("a restore never overwrites; remove the file or choose another target".into()),
             Self::TargetWrite { .. }
             | Self::Plan { .. }

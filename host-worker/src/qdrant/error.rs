@@ -212,6 +212,11 @@ impl Error {
         self.cause().and_then(Cause::status) == Some(404)
     }
 
+    /// Whether Qdrant answered, and refused.
+    pub fn is_answer(&self) -> bool {
+        self.cause().and_then(Cause::status).is_some()
+    }
+
     /// Why a read was refused by a rule of the collection (strict mode, rate limits), which says nothing about the data.
     pub fn refusal(&self) -> Option<&str> {
         match self.cause()? {

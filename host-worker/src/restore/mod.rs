@@ -1,6 +1,8 @@
 //! A restore, from top to bottom: choose, plan, bring each collection back, verify, and only then let readers see it.
 
 mod bring_back;
+mod earlier;
+mod journal;
 mod plan;
 mod stage;
 
@@ -16,11 +18,13 @@ use protocol::{
 };
 use serde::Serialize;
 use tracing::info;
-use transfer::{ArchiveRef, ReadOptions};
+use transfer::{ArchiveRef, Leftovers, ReadOptions};
 
 use self::{
     bring_back::BringBack,
-    plan::{Mode, Plan, Present},
+    earlier::Earlier,
+    journal::{Choice, Journal},
+    plan::{Mode, Place, Plan, Present},
 };
 use crate::{
     backup::{rate, require_free, timings_line},
@@ -53,6 +57,8 @@ pub struct RestoreResult {
     pub aliases: BTreeMap<String, CollectionName>,
     /// Bytes of snapshots that were restored.
     pub bytes: u64,
+    /// How many of them an earlier run of the same restore had brought here already.
+    pub kept_bytes: u64,
     /// The proof.
     pub verdict: Verdict,
     /// What took how long.
@@ -86,7 +92,10 @@ pub async fn restore(
     qdrant::version::can_restore(recorded, server)?;
     server.check_supported()?;
     let mode = mode(args);
-    let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?)?;
+    let journal = Journal::open(&work_dir, Choice::new(args, manifest))?;
+    // Something may still be recovered for an earlier run: only afterwards can be said what is there.
+    let earlier = session.unless_cancelled(Earlier::look(&qdrant, manifest, &mode, &journal)).await??;
+    let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?, &earlier)?;
     let dir = session.config.snapshots_dir()?;
     require_room(manifest, &plan, &dir)?;
     phases.tell(&limits(session, args)?.to_string());
@@ -107,10 +116,11 @@ pub async fn restore(
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: true })?;
     }
 
-    let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant);
+    let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant, journal);
     if let Err(error) = bring_back.run(&plan, &dir, &mut phases).await {
-        return Err(bring_back.undo(error).await);
+        return Err(bring_back.give_up(error).await);
     }
+    let kept_bytes = bring_back.kept_bytes;
 
     phases.enter("verify");
     let names: BTreeMap<CollectionName, CollectionName> =
@@ -122,8 +132,8 @@ pub async fn restore(
     let mut observed = match observed.await {
         Ok(Ok(observed)) => observed,
         // What cannot be looked at is not restored.
-        Ok(Err(error)) => return Err(bring_back.undo(error.into()).await),
-        Err(cancelled) => return Err(bring_back.undo(cancelled).await),
+        Ok(Err(error)) => return Err(bring_back.give_up(error.into()).await),
+        Err(cancelled) => return Err(bring_back.give_up(cancelled).await),
     };
     let not_as_recorded = |verdict: &Verdict, aliases_set| Error::NotAsRecorded {
         backup: manifest.backup_id,
@@ -133,10 +143,12 @@ pub async fn restore(
     };
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
+        bring_back.end();
         return Err(not_as_recorded(&verdict, false));
     }
 
     phases.enter("aliases");
+    // If this fails, the same command finds everything restored and does the rest.
     let aliases = set_aliases(&qdrant, &plan).await.map_err(|source| Error::NotUndone {
         remains: left
             .iter()
@@ -147,12 +159,14 @@ pub async fn restore(
     observed.aliases = plan.judges_aliases().then_some(aliases);
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
+        bring_back.end();
         return Err(not_as_recorded(&verdict, true));
     }
 
     if whole {
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: chosen.degraded })?;
     }
+    bring_back.end();
     let timings = phases.finish();
     info!(backup = %manifest.backup_id, collections = plan.targets.len(), "restore done");
     Ok(RestoreResult {
@@ -165,6 +179,7 @@ pub async fn restore(
             .collect(),
         aliases: plan.alias_targets(),
         bytes: plan.targets.iter().map(|target| manifest.collections[target.record].size_bytes).sum(),
+        kept_bytes,
         verdict,
         timings,
     })
@@ -195,15 +210,19 @@ fn options(session: &Session, args: &RestoreArgs) -> Result<ReadOptions, Error> 
     let mut options = ReadOptions::new(limits.budget);
     options.concurrency = Some(limits.wanted);
     options.cancel = session.cancel.clone();
+    options.leftovers = Leftovers::Resume;
     Ok(options)
 }
 
-/// Collections come back one by one, so the disk needs room for all unpacked and for the largest snapshot beside them.
+/// Collections come back one by one, so the disk needs room for all unpacked and for the largest snapshot beside them; less for what an
+/// earlier run has brought here.
 fn require_room(manifest: &Manifest, plan: &Plan, dir: &SnapshotsDir) -> Result<(), Error> {
-    let sizes = plan.targets.iter().map(|target| manifest.collections[target.record].size_bytes);
+    let missing = plan.targets.iter().filter(|target| target.place != Place::Done);
+    let sizes = missing.map(|target| manifest.collections[target.record].size_bytes);
     let (sum, largest) =
         sizes.fold((0_u64, 0_u64), |(sum, largest), size| (sum.saturating_add(size), largest.max(size)));
-    require_free(&dir.host, sum.saturating_add(largest), "the collections and the largest snapshot")
+    let needed = sum.saturating_add(largest).saturating_sub(stage::taken(dir));
+    require_free(&dir.host, needed, "the collections and the largest snapshot")
 }
 
 /// Sets the plan's aliases in one step; answers with all that there are.
@@ -226,12 +245,16 @@ impl Render for RestoreResult {
         let seconds: f64 = self.timings.iter().filter(|t| t.phase == "download").map(|t| t.seconds).sum();
         let aliases =
             self.aliases.iter().map(|(alias, to)| format!("{alias} → {to}")).collect::<Vec<_>>().join(", ");
+        let kept = match self.kept_bytes {
+            0 => String::new(),
+            kept => format!(" ({} of them by an earlier run)", ByteSize(kept)),
+        };
         format!(
-            "restored backup {} ({})\n  snapshots  {}, downloaded and verified at {}/s\n  aliases    {}\n  took       {}\n\n{}\n\n{}",
+            "restored backup {} ({})\n  snapshots  {}{kept}, downloaded and verified at {}/s\n  aliases    {}\n  took       {}\n\n{}\n\n{}",
             self.backup_id,
             self.chosen,
             ByteSize(self.bytes),
-            rate(self.bytes, seconds),
+            rate(self.bytes - self.kept_bytes, seconds),
             if aliases.is_empty() { "none set" } else { &aliases },
             timings_line(&self.timings),
             table(&["in the backup", "in Qdrant"], &[], &rows),

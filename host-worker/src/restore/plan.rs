@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{CollectionName, Manifest};
 
+use super::earlier::Earlier;
 use crate::{error::Error, qdrant::AliasChange};
 
 /// How a restore treats what is there.
@@ -35,8 +36,19 @@ pub(super) struct Target {
     pub(super) recorded: CollectionName,
     /// Its name in Qdrant.
     pub(super) name: CollectionName,
-    /// Whether a collection of that name has to be deleted first.
-    pub(super) replaces: bool,
+    /// What is under that name.
+    pub(super) place: Place,
+}
+
+/// What is there already under a target's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing.
+    Free,
+    /// A collection that has to be deleted first.
+    Taken,
+    /// The collection itself: an earlier run of the same restore has brought it back.
+    Done,
 }
 
 /// What is to be done.
@@ -53,14 +65,17 @@ pub(super) fn plan(
     wanted: &[CollectionName],
     mode: &Mode,
     present: &Present,
+    earlier: &Earlier,
 ) -> Result<Plan, Error> {
     for name in wanted {
         if !manifest.collections.iter().any(|record| record.name == *name) {
             return Err(Error::NotInBackup { backup: manifest.backup_id, collection: name.clone() });
         }
     }
-    if *mode == Mode::Empty && wanted.is_empty() && !present.collections.is_empty() {
-        let names: Vec<&str> = present.collections.iter().map(CollectionName::as_str).collect();
+    let ours = |name: &&CollectionName| earlier.made.contains(*name) || earlier.wrong.contains_key(*name);
+    let names: Vec<&str> =
+        present.collections.iter().filter(|name| !ours(name)).map(CollectionName::as_str).collect();
+    if *mode == Mode::Empty && wanted.is_empty() && !names.is_empty() {
         return Err(Error::InTheWay { what: format!("Qdrant is not empty, it has {}", names.join(", ")) });
     }
     let mut targets = Vec::new();
@@ -80,17 +95,46 @@ pub(super) fn plan(
             );
             return Err(Error::InTheWay { what });
         }
-        let replaces = present.collections.contains(&name);
-        if replaces && *mode != Mode::Replace {
-            return Err(Error::InTheWay { what: format!("collection `{name}` is there already") });
-        }
-        targets.push(Target { record, entry, recorded: collection.name.clone(), name, replaces });
+        let place = match (present.collections.contains(&name), mode) {
+            (false, _) => Place::Free,
+            (true, _) if earlier.made.contains(&name) => Place::Done,
+            (true, Mode::Replace) => Place::Taken,
+            (true, Mode::Empty | Mode::Beside { .. }) => {
+                return Err(match earlier.wrong.get(&name) {
+                    Some(found) => Error::HalfInTheWay {
+                        found: found.clone(),
+                        remedy: remedy(manifest, wanted, mode, &name),
+                        collection: name,
+                    },
+                    None => Error::InTheWay { what: format!("collection `{name}` is there already") },
+                });
+            }
+        };
+        targets.push(Target { record, entry, recorded: collection.name.clone(), name, place });
     }
     let aliases = alias_changes(manifest, &targets, mode, present)?;
     Ok(Plan { targets, aliases, judges_aliases: !matches!(mode, Mode::Beside { .. }) })
 }
 
-fn target_name(recorded: &CollectionName, mode: &Mode) -> Result<CollectionName, Error> {
+/// What to type when half a collection of an earlier run is in the way.
+fn remedy(manifest: &Manifest, wanted: &[CollectionName], mode: &Mode, name: &CollectionName) -> String {
+    match mode {
+        Mode::Empty | Mode::Replace => {
+            let chosen: String = wanted.iter().map(|name| format!(" --collection {name}")).collect();
+            format!(
+                "`host-worker restore --backup {}{chosen} --replace` replaces it and goes on with the rest",
+                manifest.backup_id
+            )
+        }
+        Mode::Beside { .. } => format!(
+            "delete it (`DELETE /collections/{}`) and run the same command again",
+            name.percent_encoded()
+        ),
+    }
+}
+
+/// The name that a collection gets in Qdrant.
+pub(super) fn target_name(recorded: &CollectionName, mode: &Mode) -> Result<CollectionName, Error> {
     match mode {
         Mode::Empty | Mode::Replace => Ok(recorded.clone()),
         Mode::Beside { suffix, .. } if suffix.is_empty() => Err(Error::BadSetting {

@@ -20,7 +20,7 @@ use crate::{
 const DECODE_CONTEXT: u64 = 1 << 20;
 /// The most raw bytes that one request reads, in frames of the largest size: data that hardly takes any bytes in the object
 /// is still shared between threads.
-const RUN_FRAMES: u64 = 8;
+pub(super) const RUN_FRAMES: usize = 8;
 /// What the index may take beside the budget; 2 TB of raw data have one of this size.
 const INDEX_ALLOWANCE: u64 = 16 << 20;
 
@@ -161,7 +161,7 @@ impl Shares {
         Ok(Self {
             threads,
             range_size,
-            range_raw: u64::from(raw) * RUN_FRAMES,
+            range_raw: u64::from(raw) * RUN_FRAMES as u64,
             ranges: Pool::new(ranges, usize::try_from(range_size).unwrap_or(usize::MAX), &gauge),
             raw: Pool::new(threads, raw as usize, &gauge),
             concurrency: ranges.min(rule),

@@ -3,15 +3,16 @@
 mod check;
 mod consistency;
 mod fetch;
+mod judge;
 mod restore;
 mod target;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use protocol::{Manifest, manifest::Archive};
+use protocol::{FailureKind, Manifest, manifest::Archive};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{check::check_object, fetch::fetch_index, restore::restore_entries};
+pub use self::{check::check_object, fetch::fetch_index, restore::restore_entries, target::partial_path};
 use crate::{
     error::Error,
     progress::Progress,
@@ -64,6 +65,8 @@ pub struct ReadOptions {
     pub threads: Threads,
     /// How failed calls are tried again.
     pub retry: RetryPolicy,
+    /// What becomes of files that are not finished; only [`restore_entries`] writes any.
+    pub leftovers: Leftovers,
     /// Sizes that only tests change.
     pub geometry: Geometry,
     /// Counters for whoever watches.
@@ -80,10 +83,33 @@ impl ReadOptions {
             concurrency: None,
             threads: Threads::PerCore,
             retry: RetryPolicy::STANDARD,
+            leftovers: Leftovers::Discard,
             geometry: Geometry::default(),
             progress: Arc::default(),
             cancel: CancellationToken::new(),
         }
+    }
+}
+
+/// What becomes of the files of a restore that did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leftovers {
+    /// Nothing is left: a restore that fails, or whose future is dropped, removes what it has written, and what a killed one has
+    /// left is removed by the next.
+    Discard,
+    /// The next restore goes on from them: it reads them again and fetches only the frames whose bytes do not have the indexed
+    /// hash, so that nothing about them has to be believed. What a restore has written stays when its future is dropped, and when
+    /// it fails in a way that another attempt may not ([`FailureKind::StoreUnavailable`], [`FailureKind::DownloadFailed`],
+    /// [`FailureKind::Cancelled`]). Any other failure still removes it.
+    Resume,
+}
+
+impl Leftovers {
+    /// Whether what is written stays after a failure of this kind.
+    fn stay_after(self, kind: FailureKind) -> bool {
+        let again = [FailureKind::StoreUnavailable, FailureKind::DownloadFailed, FailureKind::Cancelled]
+            .contains(&kind);
+        self == Self::Resume && again
     }
 }
 
@@ -92,6 +118,8 @@ impl ReadOptions {
 pub struct Restored {
     /// Bytes of entries that are in files now.
     pub raw_bytes: u64,
+    /// How many of them an earlier restore had left, so that they were not fetched.
+    pub kept_bytes: u64,
     /// Bytes of the object that were read.
     pub object_bytes: u64,
     /// How long it took.

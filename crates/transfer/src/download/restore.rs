@@ -1,30 +1,31 @@
 //! Writing entries of an archive to files.
 
+mod crew;
+
 use std::{
     collections::HashSet,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::Arc,
     thread,
 };
 
-use tokio::{sync::mpsc, time::Instant};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::sync::CancellationToken;
 
+use self::crew::{Crew, Work, Writer};
 use crate::{
     download::{
-        ArchiveRef, NO_BUFFER, NOBODY_LEFT, ReadOptions, Restored,
+        ArchiveRef, Leftovers, NOBODY_LEFT, ReadOptions, Restored,
         consistency::{check_index, layout_of},
-        fetch::{Fetcher, Object, Shares, runs},
+        fetch::{Fetcher, Object, RUN_FRAMES, Shares, runs},
         target::Targets,
     },
     error::Error,
-    frame::Decoder,
     index::FrameIndex,
-    layout::{FrameContent, Layout},
-    memory::Buffer,
-    progress::{Phase, Progress},
+    layout::Layout,
+    progress::Phase,
     store::MultipartStore,
     upload::Threads,
 };
@@ -32,8 +33,8 @@ use crate::{
 /// Writes entries of an archive to files that are not there yet.
 ///
 /// `wanted` gives the place of an entry in `archive.archive.entries` and the file for it; paths never come from the archive.
-/// Each file appears under its name when it is whole and synced; until then it is `<file>.partial`, and on any error
-/// neither is left.
+/// Each file appears under its name when it is whole and synced; until then it is `<file>.partial`. [`ReadOptions::leftovers`] says
+/// what becomes of that one when the restore fails, and whether one that is there already is gone on from.
 pub async fn restore_entries<S: MultipartStore>(
     store: &S,
     archive: ArchiveRef<'_>,
@@ -57,7 +58,7 @@ pub async fn restore_entries<S: MultipartStore>(
         return Err(Error::ObjectSize { key, expected, found });
     }
     let sizes = wanted.iter().map(|(entry, path)| (path.clone(), layout.entry_location(*entry).size));
-    let targets = Arc::new(Targets::create(sizes)?);
+    let targets = Arc::new(Targets::open(sizes, options.leftovers)?);
     let mut target_of = vec![None; layout.entry_count()];
     for (target, (entry, _)) in wanted.iter().enumerate() {
         target_of[*entry] = Some(target);
@@ -72,28 +73,62 @@ pub async fn restore_entries<S: MultipartStore>(
         stop: CancellationToken::new(),
     };
     let offsets = index.offsets();
-    let jobs = jobs(&writer, &offsets, wanted, &shares);
-    let mut fetcher = Fetcher::new(object, &shares);
-    let object_bytes = {
+    let moved = {
         let mut crew = Crew::start(&writer, &shares, options.threads)?;
-        let moved = drive(store, jobs, &mut fetcher, &mut crew, &options).await;
+        let mut fetcher = Fetcher::new(object, &shares);
+        let moved = async {
+            let kept = judge(&writer, wanted, &mut crew, &options.cancel).await?;
+            let jobs = jobs(&writer, &offsets, wanted, &kept, &shares);
+            let object_bytes = drive(store, jobs, &mut fetcher, &mut crew, &options).await?;
+            Ok::<_, Error>((kept.raw_bytes, object_bytes))
+        };
+        let moved = moved.await;
         fetcher.stop().await;
-        // The targets are dropped, or committed, after nobody writes to them any more.
-        crew.stop().await;
-        moved?
+        // The targets are given up, or committed, after nobody writes to them any more. What has arrived is written before, where it
+        // is of use to the next restore and nobody waits for the end of this one.
+        let finish = match &moved {
+            Ok(_) | Err(Error::Cancelled) => false,
+            Err(error) => options.leftovers.stay_after(error.kind()),
+        };
+        crew.stop(finish).await;
+        moved
     };
     drop(writer);
     let targets =
         Arc::into_inner(targets).ok_or(Error::Internal { what: "files are still being written" })?;
-    match options.threads {
-        Threads::Inline => targets.commit()?,
-        Threads::PerCore | Threads::Count(_) => {
-            let commit = tokio::task::spawn_blocking(|| targets.commit());
-            commit.await.map_err(|error| Error::joined("commit", error))??;
+    let (kept_bytes, object_bytes) = match moved {
+        Ok(moved) => moved,
+        Err(error) => {
+            targets.fail(error.kind());
+            return Err(error);
+        }
+    };
+    commit(targets, &options).await?;
+    options.progress.enter(Phase::Done);
+    Ok(Restored { raw_bytes, kept_bytes, object_bytes, duration: started.elapsed() })
+}
+
+/// Gives the files their names. Syncing what was written may take long: who goes on from leftovers anyway does not wait for it when asked
+/// to stop, and finds the files under the one name or the other.
+async fn commit(targets: Targets, options: &ReadOptions) -> Result<(), Error> {
+    const NAME: &str = "commit";
+    if options.threads == Threads::Inline {
+        return targets.commit();
+    }
+    let (report, committed) = oneshot::channel();
+    let run = move || {
+        let result = catch_unwind(AssertUnwindSafe(|| targets.commit()));
+        // Nobody listens any more after a request to stop.
+        let _unheard = report.send(result.unwrap_or_else(|panic| Err(Error::panicked(NAME, panic))));
+    };
+    thread::Builder::new().name(NAME.to_owned()).spawn(run).map_err(|source| Error::Thread { source })?;
+    let committed = async { committed.await.unwrap_or(Err(NOBODY_LEFT)) };
+    match options.leftovers {
+        Leftovers::Discard => committed.await,
+        Leftovers::Resume => {
+            options.cancel.run_until_cancelled(committed).await.unwrap_or(Err(Error::Cancelled))
         }
     }
-    options.progress.enter(Phase::Done);
-    Ok(Restored { raw_bytes, object_bytes, duration: started.elapsed() })
 }
 
 fn check_wanted(key: &str, layout: &Layout, wanted: &[(usize, PathBuf)]) -> Result<(), Error> {
@@ -110,23 +145,86 @@ fn check_wanted(key: &str, layout: &Layout, wanted: &[(usize, PathBuf)]) -> Resu
     Ok(())
 }
 
+/// Which frames need not be fetched.
+#[derive(Debug)]
+struct Kept {
+    frames: Vec<bool>,
+    raw_bytes: u64,
+}
+
+impl Kept {
+    /// The stretches of `frames` that have to be fetched.
+    fn missing(&self, frames: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut next = frames.start;
+        std::iter::from_fn(move || {
+            let is_kept = |frame: usize| self.frames[frame];
+            let first = (next..frames.end).find(|frame| !is_kept(*frame))?;
+            next = (first..frames.end).find(|frame| is_kept(*frame)).unwrap_or(frames.end);
+            Some(first..next)
+        })
+    }
+}
+
+/// The frames of each wanted entry, in the order of the object.
+fn entries_of<'a>(
+    writer: &'a Writer,
+    wanted: &[(usize, PathBuf)],
+) -> impl Iterator<Item = (usize, Range<usize>)> + use<'a> {
+    let mut entries: Vec<usize> = wanted.iter().map(|(entry, _)| *entry).collect();
+    entries.sort_unstable();
+    entries.into_iter().map(|entry| {
+        let location = writer.layout.entry_location(entry);
+        // The index has as many frames as the layout, so these are places in it.
+        let first = usize::try_from(location.first_frame).unwrap_or(usize::MAX);
+        let count = usize::try_from(location.frame_count).unwrap_or(usize::MAX);
+        (entry, first..first + count)
+    })
+}
+
+/// Reads what an earlier restore has left, and says which of its frames are as they should be.
+async fn judge(
+    writer: &Writer,
+    wanted: &[(usize, PathBuf)],
+    crew: &mut Crew,
+    cancel: &CancellationToken,
+) -> Result<Kept, Error> {
+    let mut kept = Kept { frames: vec![false; writer.index.len()], raw_bytes: 0 };
+    let mut judging: usize = 0;
+    for (entry, frames) in entries_of(writer, wanted) {
+        if !writer.target_of[entry].is_some_and(|target| writer.targets.is_leftover(target)) {
+            continue;
+        }
+        for start in frames.clone().step_by(RUN_FRAMES) {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            crew.hand(Work::Judge(start..frames.end.min(start + RUN_FRAMES))).await;
+            judging += 1;
+        }
+    }
+    while judging > 0 {
+        let judged = cancel.run_until_cancelled(crew.done()).await.ok_or(Error::Cancelled)?;
+        for frame in judged? {
+            kept.frames[frame] = true;
+            kept.raw_bytes += u64::from(writer.index[frame].raw_len);
+        }
+        judging -= 1;
+    }
+    Ok(kept)
+}
+
 /// The ranges to read, in the order of the object.
 fn jobs<'a>(
     writer: &'a Writer,
     offsets: &'a [u64],
     wanted: &[(usize, PathBuf)],
+    kept: &'a Kept,
     shares: &Shares,
 ) -> impl Iterator<Item = (Range<u64>, Range<usize>)> + 'a {
     let (size, raw) = (shares.range_size, shares.range_raw);
-    let mut entries: Vec<usize> = wanted.iter().map(|(entry, _)| *entry).collect();
-    entries.sort_unstable();
-    entries.into_iter().flat_map(move |entry| {
-        let location = writer.layout.entry_location(entry);
-        // The index has as many frames as the layout, so these are places in it.
-        let first = usize::try_from(location.first_frame).unwrap_or(usize::MAX);
-        let count = usize::try_from(location.frame_count).unwrap_or(usize::MAX);
-        runs(&writer.index, offsets, first..first + count, size, raw)
-    })
+    entries_of(writer, wanted)
+        .flat_map(|(_, frames)| kept.missing(frames))
+        .flat_map(move |frames| runs(&writer.index, offsets, frames, size, raw))
 }
 
 /// Fetches and hands over until all is written. Returns how many bytes of the object were read.
@@ -148,7 +246,7 @@ async fn drive<S: MultipartStore>(
         tokio::select! {
             biased;
             () = options.cancel.cancelled() => return Err(Error::Cancelled),
-            written = crew.written(), if writing > 0 => {
+            written = crew.done(), if writing > 0 => {
                 written?;
                 writing -= 1;
             }
@@ -156,143 +254,8 @@ async fn drive<S: MultipartStore>(
                 let (frames, bytes) = fetched?;
                 object_bytes += bytes.as_ref().len() as u64;
                 writing += 1;
-                crew.write(frames, bytes).await;
+                crew.hand(Work::Write(frames, bytes)).await;
             }
-        }
-    }
-}
-
-/// Decodes frames and writes them. A frame's bytes reach its file only after its hash was compared.
-#[derive(Clone, Debug)]
-struct Writer {
-    key: String,
-    layout: Arc<Layout>,
-    index: Arc<[crate::index::Frame]>,
-    targets: Arc<Targets>,
-    target_of: Arc<[Option<usize>]>,
-    progress: Arc<Progress>,
-    /// Nobody wants the rest any more.
-    stop: CancellationToken,
-}
-
-impl Writer {
-    /// Writes the frames `frames`, whose compressed bytes follow one another in `compressed`.
-    fn write(
-        &self,
-        decoder: &mut Decoder,
-        raw: &mut Buffer,
-        frames: Range<usize>,
-        mut compressed: &[u8],
-    ) -> Result<(), Error> {
-        for (number, frame) in (frames.start as u64..).zip(&self.index[frames]) {
-            if self.stop.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let (bytes, rest) = compressed
-                .split_at_checked(frame.compressed_len as usize)
-                .ok_or(Error::Internal { what: "a range is shorter than its frames" })?;
-            compressed = rest;
-            decoder.decode(bytes, frame, raw.vec()).map_err(|what| Error::FrameDamaged {
-                key: self.key.clone(),
-                frame: number,
-                place: self.layout.describe(number),
-                what,
-            })?;
-            if let FrameContent::Data { entry, offset } = self.layout.frame(number).content
-                && let Some(target) = self.target_of[entry]
-            {
-                self.targets.write(target, offset, raw.as_ref())?;
-                self.progress.add_raw(raw.as_ref().len() as u64);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Who decodes and writes: threads, or the calling task.
-#[derive(Debug)]
-enum Crew {
-    Threads {
-        work: std_mpsc::Sender<(Range<usize>, Buffer)>,
-        done: mpsc::UnboundedReceiver<Result<(), Error>>,
-        /// What is queued is not done any more when this is dropped.
-        stop: DropGuard,
-    },
-    Inline {
-        writer: Writer,
-        decoder: Decoder,
-        raw: Buffer,
-        done: Vec<Result<(), Error>>,
-    },
-}
-
-impl Crew {
-    fn start(writer: &Writer, shares: &Shares, threads: Threads) -> Result<Self, Error> {
-        if threads == Threads::Inline {
-            let raw = shares.raw.try_take().ok_or(NO_BUFFER)?;
-            return Ok(Self::Inline {
-                writer: writer.clone(),
-                decoder: Decoder::default(),
-                raw,
-                done: Vec::new(),
-            });
-        }
-        let (work, queue) = std_mpsc::channel::<(Range<usize>, Buffer)>();
-        let (report, done) = mpsc::unbounded_channel();
-        let queue = Arc::new(Mutex::new(queue));
-        for number in 0..shares.threads {
-            let (queue, report, writer) = (Arc::clone(&queue), report.clone(), writer.clone());
-            let mut raw = shares.raw.try_take().ok_or(NO_BUFFER)?;
-            let name = format!("unpack-{number}");
-            let thread = name.clone();
-            let run = move || {
-                let mut decoder = Decoder::default();
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((frames, compressed)) = next else { break };
-                    let write = || writer.write(&mut decoder, &mut raw, frames, compressed.as_ref());
-                    let written = catch_unwind(AssertUnwindSafe(write))
-                        .unwrap_or_else(|panic| Err(Error::panicked(&thread, panic)));
-                    drop(compressed);
-                    if report.send(written).is_err() {
-                        break;
-                    }
-                }
-                // The end of the reports says that this thread holds no target any more.
-                drop((writer, raw));
-                drop(report);
-            };
-            let spawned = thread::Builder::new().name(name).spawn(run);
-            spawned.map_err(|source| Error::Thread { source })?;
-        }
-        Ok(Self::Threads { work, done, stop: writer.stop.clone().drop_guard() })
-    }
-
-    /// Hands over frames to be written.
-    async fn write(&mut self, frames: Range<usize>, compressed: Buffer) {
-        match self {
-            // If the threads are gone, waiting for the result says so.
-            Self::Threads { work, .. } => drop(work.send((frames, compressed))),
-            Self::Inline { writer, decoder, raw, done } => {
-                tokio::task::yield_now().await;
-                done.push(writer.write(decoder, raw, frames, compressed.as_ref()));
-            }
-        }
-    }
-
-    /// The result of one [`Crew::write`].
-    async fn written(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Threads { done, .. } => done.recv().await.unwrap_or(Err(NOBODY_LEFT)),
-            Self::Inline { done, .. } => done.pop().unwrap_or(Ok(())),
-        }
-    }
-
-    /// Waits until nobody writes any more.
-    async fn stop(self) {
-        if let Self::Threads { work, mut done, stop } = self {
-            drop((work, stop));
-            while done.recv().await.is_some() {}
         }
     }
 }

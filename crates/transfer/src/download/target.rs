@@ -3,21 +3,30 @@
 use std::{
     ffi::OsString,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use fs_err::{File, OpenOptions, os::unix::fs::OpenOptionsExt as _};
+use protocol::FailureKind;
+use rustix::{
+    fs::{FallocateFlags, OFlags, SeekFrom},
+    io::Errno,
+};
 
-use crate::{error::Error, frame::is_zero};
+use crate::{download::Leftovers, error::Error, frame::is_zero};
 
 /// The size of a block that becomes a hole if it is zero: the block size of the file systems in question, in bytes.
 const BLOCK: usize = 4096;
 
-/// Files being written. Dropping it before [`Targets::commit`] removes them all.
+/// Who may read a snapshot before it is handed over: its owner.
+const MODE: u32 = 0o600;
+
+/// Files being written. Dropping it before [`Targets::commit`] does with them what [`Leftovers`] says of a dropped restore.
 #[derive(Debug)]
 pub(super) struct Targets {
     targets: Vec<Target>,
+    leftovers: Leftovers,
 }
 
 #[derive(Debug)]
@@ -25,7 +34,16 @@ struct Target {
     path: PathBuf,
     partial: PathBuf,
     file: File,
+    content: Content,
     state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// A hole from the beginning to the end.
+    Nothing,
+    /// Whatever an earlier restore, or anybody, has left.
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,43 +54,90 @@ enum State {
 }
 
 impl Targets {
-    /// Creates a file of the final size for each path, where nothing may be yet. A partial file that a killed run has left is
-    /// replaced.
-    pub(super) fn create(wanted: impl Iterator<Item = (PathBuf, u64)>) -> Result<Self, Error> {
-        let mut targets = Self { targets: Vec::new() };
+    /// Opens a file of the final size for each path, where nothing may be yet.
+    pub(super) fn open(
+        wanted: impl Iterator<Item = (PathBuf, u64)>,
+        leftovers: Leftovers,
+    ) -> Result<Self, Error> {
+        let mut targets = Self { targets: Vec::new(), leftovers };
         for (path, size) in wanted {
             if fs_err::symlink_metadata(&path).is_ok() {
+                targets.leftovers = Leftovers::Discard;
                 return Err(Error::TargetExists { path });
             }
             let partial = partial_path(&path);
             let failed = |source| Error::TargetWrite { path: partial.clone(), source };
-            match fs_err::remove_file(&partial) {
-                Ok(()) => tracing::info!(path = %partial.display(), "removed what an earlier restore left"),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            }
-            let file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(failed)?;
-            targets.targets.push(Target { path, partial: partial.clone(), file, state: State::Partial });
-            let created = targets.targets.last().map(|target| target.file.set_len(size));
-            created.transpose().map_err(failed)?;
+            let (file, content) = open_partial(&partial, leftovers).map_err(failed)?;
+            targets.targets.push(Target {
+                path,
+                partial: partial.clone(),
+                file,
+                content,
+                state: State::Partial,
+            });
+            let opened = targets.targets.last().map(|target| target.file.set_len(size));
+            opened.transpose().map_err(failed)?;
         }
         Ok(targets)
     }
 
-    /// Writes `bytes` at `offset` of file number `target`, but for blocks of zeros, which are holes already.
-    pub(super) fn write(&self, target: usize, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    /// Whether file number `target` may hold bytes of an earlier restore.
+    pub(super) fn is_leftover(&self, target: usize) -> bool {
+        self.targets[target].content == Content::Unknown
+    }
+
+    /// Whether `len` bytes at `offset` of file number `target` are known to be zero without reading them. Holes are; a file system
+    /// that cannot say where it has holes says that it has none.
+    pub(super) fn is_hole(&self, target: usize, offset: u64, len: usize) -> bool {
+        match rustix::fs::seek(self.targets[target].file.file(), SeekFrom::Data(offset)) {
+            Ok(data) => data >= offset + len as u64,
+            // No data from there to the end.
+            Err(Errno::NXIO) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Reads all of `into` from `offset` of file number `target`.
+    pub(super) fn read(&self, target: usize, offset: u64, into: &mut [u8]) -> Result<(), Error> {
         let Target { partial, file, .. } = &self.targets[target];
+        file.file().read_exact_at(into, offset).map_err(|source| Error::LeftoverRead {
+            path: partial.clone(),
+            offset,
+            source,
+        })
+    }
+
+    /// Writes `bytes` at `offset` of file number `target`. Blocks of zeros become holes, whatever was there.
+    pub(super) fn write(&self, target: usize, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let Target { partial, file, content, .. } = &self.targets[target];
+        let failed = |source| Error::TargetWrite { path: partial.clone(), source };
+        if *content == Content::Unknown && !self.is_hole(target, offset, bytes.len()) {
+            match punch(file, offset, bytes.len()) {
+                Ok(()) => {}
+                // No holes on this file system: zeros are written like all else.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    return file.file().write_all_at(bytes, offset).map_err(failed);
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
         for (start, run) in data_runs(bytes) {
-            file.file()
-                .write_all_at(run, offset + start as u64)
-                .map_err(|source| Error::TargetWrite { path: partial.clone(), source })?;
+            file.file().write_all_at(run, offset + start as u64).map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Syncs the files, gives them their names and syncs the directories.
+    /// Ends a restore that failed: keeps what the next one goes on from, or removes it. A file with nothing in it is of no use.
+    pub(super) fn fail(mut self, kind: FailureKind) {
+        if self.leftovers.stay_after(kind) {
+            self.targets.retain(|target| !target.has_data());
+        }
+        self.leftovers = Leftovers::Discard;
+    }
+
+    /// Syncs the files, gives them their names and syncs the directories. If that fails, neither is left.
     pub(super) fn commit(mut self) -> Result<(), Error> {
+        self.leftovers = Leftovers::Discard;
         for Target { partial, file, .. } in &self.targets {
             file.sync_all().map_err(|source| Error::TargetWrite { path: partial.clone(), source })?;
         }
@@ -98,10 +163,17 @@ impl Targets {
     }
 }
 
+impl Target {
+    fn has_data(&self) -> bool {
+        !matches!(rustix::fs::seek(self.file.file(), SeekFrom::Data(0)), Err(Errno::NXIO))
+    }
+}
+
 impl Drop for Targets {
     fn drop(&mut self) {
         for Target { path, partial, state, .. } in &self.targets {
             let leftover = match state {
+                State::Partial if self.leftovers == Leftovers::Resume => continue,
                 State::Partial => partial,
                 State::Renamed => path,
                 State::Committed => continue,
@@ -113,8 +185,43 @@ impl Drop for Targets {
     }
 }
 
+/// Opens the file for what is not finished yet: the one that an earlier restore left, where that is wanted and it is a plain file that
+/// has no other name; a new one otherwise.
+fn open_partial(partial: &Path, leftovers: Leftovers) -> io::Result<(File, Content)> {
+    match fs_err::symlink_metadata(partial) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(found) if leftovers == Leftovers::Resume && found.is_file() && found.nlink() == 1 => {
+            // Between the look and the opening it may have become a link, or a pipe on which opening would wait.
+            let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(i32::MAX);
+            let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(partial)?;
+            let found = file.metadata()?;
+            if found.is_file() && found.nlink() == 1 {
+                if found.mode() & 0o777 != MODE {
+                    file.set_permissions(std::fs::Permissions::from_mode(MODE))?;
+                }
+                tracing::info!(path = %partial.display(), "going on from what an earlier restore left");
+                return Ok((file, Content::Unknown));
+            }
+            fs_err::remove_file(partial)?;
+        }
+        Ok(_) => {
+            fs_err::remove_file(partial)?;
+            tracing::info!(path = %partial.display(), "removed what an earlier restore left");
+        }
+    }
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(partial)?;
+    Ok((file, Content::Nothing))
+}
+
+/// Makes a range of a file a hole.
+fn punch(file: &File, offset: u64, len: usize) -> Result<(), Errno> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file.file(), flags, offset, len as u64)
+}
+
 /// The name of a file while it is written.
-fn partial_path(path: &Path) -> PathBuf {
+pub fn partial_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".partial");
     name.into()
@@ -163,14 +270,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = ["a", "b"].map(|name| folder.path().join(name));
         let wanted = || paths.iter().cloned().map(|path| (path, 10_000));
-        let targets = Targets::create(wanted()).unwrap();
+        let targets = Targets::open(wanted(), Leftovers::Discard).unwrap();
         targets.write(0, 5_000, b"five thousand").unwrap();
         assert!(folder.path().join("a.partial").exists());
         drop(targets);
         assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
 
         // The second file's name is taken while the first is written: neither appears.
-        let targets = Targets::create(wanted()).unwrap();
+        let targets = Targets::open(wanted(), Leftovers::Discard).unwrap();
         fs_err::write(&paths[1], "mine").unwrap();
         assert!(matches!(targets.commit(), Err(Error::TargetExists { .. })));
         assert!(!paths[0].exists());

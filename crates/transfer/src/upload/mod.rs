@@ -34,7 +34,7 @@ use self::{
     source::Sources,
 };
 use crate::{
-    download::{ArchiveRef, ReadOptions, check_object},
+    download::{ArchiveRef, Leftovers, ReadOptions, check_object},
     error::Error,
     frame::Level,
     index::FrameIndex,
@@ -338,6 +338,7 @@ async fn read_back<S: MultipartStore>(
         concurrency: options.concurrency,
         threads: options.threads,
         retry: options.retry,
+        leftovers: Leftovers::Discard,
         geometry: options.geometry,
         // The counters are those of the upload, which has moved everything already.
         progress: Arc::default(),

@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod golden;
 mod hostile;
+mod leftovers;
 mod restoring;
 mod resume;
 mod round_trip;

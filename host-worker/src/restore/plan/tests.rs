@@ -40,8 +40,18 @@ fn beside(switch_alias: bool) -> Mode {
     Mode::Beside { suffix: "-copy".to_owned(), switch_alias }
 }
 
-fn names(plan: &Plan) -> Vec<(&str, bool)> {
-    plan.targets.iter().map(|target| (target.name.as_str(), target.replaces)).collect()
+fn names(plan: &Plan) -> Vec<(&str, Place)> {
+    plan.targets.iter().map(|target| (target.name.as_str(), target.place)).collect()
+}
+
+/// The plan of a first run.
+fn plan(
+    manifest: &Manifest,
+    wanted: &[CollectionName],
+    mode: &Mode,
+    present: &Present,
+) -> Result<Plan, Error> {
+    super::plan(manifest, wanted, mode, present, &Earlier::default())
 }
 
 fn create(alias: &str, collection: &str) -> AliasChange {
@@ -55,7 +65,7 @@ fn delete(alias: &str) -> AliasChange {
 #[test]
 fn an_empty_qdrant_gets_everything() {
     let plan = plan(&manifest(), &[], &Mode::Empty, &present(&[], &[])).unwrap();
-    assert_eq!(names(&plan), [("docs", false), ("notes", false)]);
+    assert_eq!(names(&plan), [("docs", Place::Free), ("notes", Place::Free)]);
     assert_eq!(plan.aliases, [create("live", "docs")]);
     assert!(plan.judges_aliases());
 }
@@ -64,7 +74,7 @@ fn an_empty_qdrant_gets_everything() {
 fn one_collection_may_join_others_but_not_take_their_place() {
     let wanted = [name("notes")];
     let joined = plan(&manifest(), &wanted, &Mode::Empty, &present(&["docs"], &[("live", "docs")])).unwrap();
-    assert_eq!(names(&joined), [("notes", false)]);
+    assert_eq!(names(&joined), [("notes", Place::Free)]);
     assert_eq!(joined.aliases, [], "the alias belongs to a collection that is not restored");
     for there in [present(&["notes"], &[]), present(&["x"], &[("notes", "x")])] {
         let refused = plan(&manifest(), &wanted, &Mode::Empty, &there).unwrap_err();
@@ -77,7 +87,7 @@ fn live_data_is_in_the_way_unless_replace_was_typed() {
     let there = present(&["docs", "other"], &[]);
     assert!(matches!(plan(&manifest(), &[], &Mode::Empty, &there), Err(Error::InTheWay { .. })));
     let replaced = plan(&manifest(), &[], &Mode::Replace, &there).unwrap();
-    assert_eq!(names(&replaced), [("docs", true), ("notes", false)]);
+    assert_eq!(names(&replaced), [("docs", Place::Taken), ("notes", Place::Free)]);
     // An alias of that name would make Qdrant overwrite what it stands for.
     let refused = plan(&manifest(), &[], &Mode::Replace, &present(&["other"], &[("docs", "other")]));
     assert!(matches!(refused, Err(Error::InTheWay { .. })));
@@ -87,7 +97,7 @@ fn live_data_is_in_the_way_unless_replace_was_typed() {
 fn beside_live_data_nothing_is_touched_until_the_alias_is_switched() {
     let there = present(&["docs", "notes"], &[("live", "docs"), ("young", "notes")]);
     let copy = plan(&manifest(), &[], &beside(false), &there).unwrap();
-    assert_eq!(names(&copy), [("docs-copy", false), ("notes-copy", false)]);
+    assert_eq!(names(&copy), [("docs-copy", Place::Free), ("notes-copy", Place::Free)]);
     assert_eq!(copy.aliases, []);
     assert!(!copy.judges_aliases());
 
@@ -136,4 +146,54 @@ fn an_alias_that_readers_use_for_other_data_is_not_moved_unasked() {
         plan(&manifest(), &wanted, &beside(true), &present(&["docs", "docs-old"], &[("live", "docs-old")]))
             .unwrap();
     assert_eq!(again.aliases, [delete("live"), create("live", "docs-copy")]);
+}
+
+#[test]
+fn what_an_earlier_run_made_is_not_in_the_way() {
+    let made = Earlier { made: BTreeSet::from([name("docs")]), ..Earlier::default() };
+    let go_on = |mode: &Mode, there: &[&str], earlier: &Earlier| {
+        super::plan(&manifest(), &[], mode, &present(there, &[]), earlier)
+    };
+    for mode in [Mode::Empty, Mode::Replace] {
+        let plan = go_on(&mode, &["docs"], &made).unwrap();
+        assert_eq!(names(&plan), [("docs", Place::Done), ("notes", Place::Free)], "{mode:?}");
+        assert_eq!(plan.aliases, [create("live", "docs")]);
+    }
+    // Whatever else is there belongs to somebody.
+    for there in [&["docs", "notes"][..], &["docs", "other"]] {
+        let refused = go_on(&Mode::Empty, there, &made).unwrap_err();
+        let named = refused.to_string();
+        assert!(matches!(refused, Error::InTheWay { .. }) && named.ends_with(there[1]), "{named}");
+    }
+    let copy = Earlier { made: BTreeSet::from([name("notes-copy")]), ..Earlier::default() };
+    let plan = go_on(&beside(false), &["docs", "notes", "notes-copy"], &copy).unwrap();
+    assert_eq!(names(&plan), [("docs-copy", Place::Free), ("notes-copy", Place::Done)]);
+}
+
+#[test]
+fn half_a_collection_is_replaced_only_if_that_was_typed() {
+    let half = |text: &str| Earlier {
+        wrong: BTreeMap::from([(name(text), "0 points, expected 1".to_owned())]),
+        ..Earlier::default()
+    };
+    for (mode, wanted, there, remedy) in [
+        (
+            Mode::Empty,
+            vec![],
+            "docs",
+            "`host-worker restore --backup 20261123T051400Z --replace` replaces it",
+        ),
+        (Mode::Empty, vec![name("docs")], "docs", "20261123T051400Z --collection docs --replace`"),
+        (beside(false), vec![], "docs-copy", "delete it (`DELETE /collections/docs-copy`)"),
+    ] {
+        let refused = super::plan(&manifest(), &wanted, &mode, &present(&[there], &[]), &half(there));
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, Error::HalfInTheWay { .. }), "{refused}");
+        assert_eq!(refused.kind(), protocol::FailureKind::RestoreFailed);
+        assert!(refused.to_string().contains("0 points, expected 1"), "{refused}");
+        assert!(refused.hint().unwrap().contains(remedy), "{:?}", refused.hint());
+    }
+    let replaced =
+        super::plan(&manifest(), &[], &Mode::Replace, &present(&["docs"], &[]), &half("docs")).unwrap();
+    assert_eq!(names(&replaced), [("docs", Place::Taken), ("notes", Place::Free)]);
 }

@@ -12,6 +12,7 @@ mod publication;
 mod qdrant_faults;
 mod restore;
 mod resume_backup;
+mod resume_restore;
 mod safety;
 mod secrets;
 mod store_faults;
