@@ -24,8 +24,8 @@ pub mod upload;
 mod window;
 
 pub use download::{
-    ArchiveRef, Check, Finding, Leftovers, ReadOptions, Restored, check_object, fetch_index, partial_path,
-    restore_entries,
+    ArchiveRef, Check, Durability, Finding, Leftovers, ReadOptions, Restored, check_object, fetch_index,
+    partial_path, restore_entries,
 };
 pub use error::Error;
 pub use frame::Level;

@@ -18,7 +18,7 @@ use protocol::{
 };
 use serde::Serialize;
 use tracing::info;
-use transfer::{ArchiveRef, Leftovers, ReadOptions};
+use transfer::{ArchiveRef, Durability, Leftovers, ReadOptions};
 
 use self::{
     bring_back::BringBack,
@@ -211,6 +211,8 @@ fn options(session: &Session, args: &RestoreArgs) -> Result<ReadOptions, Error> 
     options.concurrency = Some(limits.wanted);
     options.cancel = session.cancel.clone();
     options.leftovers = Leftovers::Resume;
+    // Qdrant reads a staged snapshot at once and keeps its own copy; what a loss of power takes is judged again by the next restore.
+    options.durability = Durability::Cached;
     Ok(options)
 }
 

@@ -67,6 +67,8 @@ pub struct ReadOptions {
     pub retry: RetryPolicy,
     /// What becomes of files that are not finished; only [`restore_entries`] writes any.
     pub leftovers: Leftovers,
+    /// When a file may have its name; only [`restore_entries`] writes any.
+    pub durability: Durability,
     /// Sizes that only tests change.
     pub geometry: Geometry,
     /// Counters for whoever watches.
@@ -84,6 +86,7 @@ impl ReadOptions {
             threads: Threads::PerCore,
             retry: RetryPolicy::STANDARD,
             leftovers: Leftovers::Discard,
+            durability: Durability::Synced,
             geometry: Geometry::default(),
             progress: Arc::default(),
             cancel: CancellationToken::new(),
@@ -111,6 +114,16 @@ impl Leftovers {
             .contains(&kind);
         self == Self::Resume && again
     }
+}
+
+/// When a file that is whole may have its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// When it outlives a loss of power.
+    Synced,
+    /// When it is written: it goes to whoever reads it next straight out of the page cache, while the disk catches up. After a loss of
+    /// power its name may be there and its bytes not, so that it must be judged again before it is used.
+    Cached,
 }
 
 /// What was restored.

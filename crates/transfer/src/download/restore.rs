@@ -33,8 +33,8 @@ use crate::{
 /// Writes entries of an archive to files that are not there yet.
 ///
 /// `wanted` gives the place of an entry in `archive.archive.entries` and the file for it; paths never come from the archive.
-/// Each file appears under its name when it is whole and synced; until then it is `<file>.partial`. [`ReadOptions::leftovers`] says
-/// what becomes of that one when the restore fails, and whether one that is there already is gone on from.
+/// Each file appears under its name when it is whole, and synced unless [`ReadOptions::durability`] says otherwise; until then it is
+/// `<file>.partial`. [`ReadOptions::leftovers`] says what becomes of that one when the restore fails, and whether one that is there already is gone on from.
 pub async fn restore_entries<S: MultipartStore>(
     store: &S,
     archive: ArchiveRef<'_>,
@@ -112,12 +112,13 @@ pub async fn restore_entries<S: MultipartStore>(
 /// to stop, and finds the files under the one name or the other.
 async fn commit(targets: Targets, options: &ReadOptions) -> Result<(), Error> {
     const NAME: &str = "commit";
+    let durability = options.durability;
     if options.threads == Threads::Inline {
-        return targets.commit();
+        return targets.commit(durability);
     }
     let (report, committed) = oneshot::channel();
     let run = move || {
-        let result = catch_unwind(AssertUnwindSafe(|| targets.commit()));
+        let result = catch_unwind(AssertUnwindSafe(|| targets.commit(durability)));
         // Nobody listens any more after a request to stop.
         let _unheard = report.send(result.unwrap_or_else(|panic| Err(Error::panicked(NAME, panic))));
     };

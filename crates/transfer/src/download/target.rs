@@ -14,7 +14,11 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{download::Leftovers, error::Error, frame::is_zero};
+use crate::{
+    download::{Durability, Leftovers},
+    error::Error,
+    frame::is_zero,
+};
 
 /// The size of a block that becomes a hole if it is zero: the block size of the file systems in question, in bytes.
 const BLOCK: usize = 4096;
@@ -135,10 +139,11 @@ impl Targets {
         self.leftovers = Leftovers::Discard;
     }
 
-    /// Syncs the files, gives them their names and syncs the directories. If that fails, neither is left.
-    pub(super) fn commit(mut self) -> Result<(), Error> {
+    /// Gives the files their names, and syncs them and the directories if they have to outlive a loss of power. If that fails, neither is left.
+    pub(super) fn commit(mut self, durability: Durability) -> Result<(), Error> {
         self.leftovers = Leftovers::Discard;
-        for Target { partial, file, .. } in &self.targets {
+        let synced = durability == Durability::Synced;
+        for Target { partial, file, .. } in self.targets.iter().filter(|_| synced) {
             file.sync_all().map_err(|source| Error::TargetWrite { path: partial.clone(), source })?;
         }
         for Target { path, partial, state, .. } in &mut self.targets {
@@ -152,7 +157,7 @@ impl Targets {
         let mut folders: Vec<&Path> = self.targets.iter().map(|target| folder_of(&target.path)).collect();
         folders.sort_unstable();
         folders.dedup();
-        for folder in folders {
+        for folder in folders.into_iter().filter(|_| synced) {
             let synced = File::open(folder).and_then(|folder| folder.sync_all());
             synced.map_err(|source| Error::TargetWrite { path: folder.to_owned(), source })?;
         }
@@ -279,7 +284,7 @@ mod tests {
         // The second file's name is taken while the first is written: neither appears.
         let targets = Targets::open(wanted(), Leftovers::Discard).unwrap();
         fs_err::write(&paths[1], "mine").unwrap();
-        assert!(matches!(targets.commit(), Err(Error::TargetExists { .. })));
+        assert!(matches!(targets.commit(Durability::Synced), Err(Error::TargetExists { .. })));
         assert!(!paths[0].exists());
         assert_eq!(fs_err::read(&paths[1]).unwrap(), b"mine");
     }

@@ -34,7 +34,7 @@ use self::{
     source::Sources,
 };
 use crate::{
-    download::{ArchiveRef, Leftovers, ReadOptions, check_object},
+    download::{ArchiveRef, Durability, Leftovers, ReadOptions, check_object},
     error::Error,
     frame::Level,
     index::FrameIndex,
@@ -339,6 +339,7 @@ async fn read_back<S: MultipartStore>(
         threads: options.threads,
         retry: options.retry,
         leftovers: Leftovers::Discard,
+        durability: Durability::Synced,
         geometry: options.geometry,
         // The counters are those of the upload, which has moved everything already.
         progress: Arc::default(),
