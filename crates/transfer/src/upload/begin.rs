@@ -159,13 +159,15 @@ async fn go_on<S: MultipartStore>(
     let listed = match options.cancel.run_until_cancelled(listing).await.ok_or(Error::Cancelled)? {
         Ok(listed) => listed,
         Err(error) if error.kind == StoreErrorKind::NoSuchUpload => {
-            return match &journaled.sealed {
+            let found = match &journaled.sealed {
                 Some(sealed) => found(store, key, sealed, &journaled, options).await,
-                None => {
-                    journal::remove(path);
-                    Err(lost("the store does not have it any more".to_owned()))
-                }
+                None => Err(lost("the store does not have it any more".to_owned())),
             };
+            return found.inspect_err(|error| {
+                if !error.is_resumable() {
+                    journal::remove(path);
+                }
+            });
         }
         Err(source) => return Err(Error::ListParts { key: key.clone(), source }),
     };

@@ -395,6 +395,22 @@ async fn an_upload_that_the_store_has_dropped_is_no_more() {
 }
 
 #[tokio::test]
+async fn somebody_elses_object_is_not_taken_for_the_one_that_was_completed() {
+    let host = Host::new();
+    let store = Memory::default();
+    let (_, expected) = reference(&host).await;
+    let before_complete = 2 + expected.parts as usize;
+    assert!(
+        host.killed_after(&store, before_complete, true, host.options(Threads::Inline, 1)).await.is_none()
+    );
+    store.put(KEY, b"another archive".to_vec());
+    let error = host.run(&store, host.options(Threads::Count(2), 4)).await.unwrap_err();
+    assert!(matches!(&error, Error::KeyTaken { what, .. } if what.contains("15 bytes")), "{error:?}");
+    assert_aborted(&store, &host);
+    assert_eq!(store.object(KEY).unwrap(), b"another archive");
+}
+
+#[tokio::test]
 async fn a_request_to_stop_leaves_an_upload_to_go_on_with() {
     for hanging in [Call::Create, Call::UploadPart(7), Call::ListParts, Call::Complete, Call::Head] {
         let host = Host::new();
