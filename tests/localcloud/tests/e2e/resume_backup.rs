@@ -49,17 +49,17 @@ fn stored_parts(fixture: &Fixture) -> Vec<u32> {
     stored.filter_map(|call| call.part_number).collect()
 }
 
-/// Starts a backup whose second part hangs, and waits until all others are stored.
-async fn hanging(fixture: &Fixture) -> Running {
-    fixture
-        .cloud
-        .s3
-        .faults()
-        .on(Operation::UploadPart)
-        .part(2)
-        .inject(Effect::Stall(Duration::from_secs(300)));
+/// Starts a backup whose second part hangs, the `run`-th that tries it, and waits until all others are stored.
+async fn hanging(fixture: &Fixture, run: usize) -> Running {
+    let never = Effect::Stall(Duration::from_secs(300));
+    fixture.cloud.s3.faults().on(Operation::UploadPart).part(2).inject(never);
     let worker = fixture.start("backup --no-quiesce");
-    until(|| stored_parts(fixture).len() == 2).await;
+    until(|| {
+        let calls = fixture.cloud.s3.calls();
+        let tried = calls.iter().filter(|call| call.part_number == Some(2)).count();
+        tried == run && stored_parts(fixture).len() == 2
+    })
+    .await;
     worker
 }
 
@@ -74,7 +74,7 @@ async fn assert_tidy(fixture: &Fixture) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_mid_upload_the_next_sends_only_what_is_missing() {
     let mut fixture = large().await;
-    let worker = hanging(&fixture).await;
+    let worker = hanging(&fixture, 1).await;
     worker.signal(Signal::KILL);
     assert_eq!(worker.finished().await.code(), None);
     fixture.cloud.s3.faults().clear();
@@ -110,21 +110,8 @@ async fn killed_in_mid_upload_the_next_sends_only_what_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn told_to_stop_it_ends_within_two_seconds_and_goes_on_later() {
     let fixture = large().await;
-    for (run, signal) in [Signal::TERM, Signal::INT, Signal::TERM].into_iter().enumerate() {
-        fixture
-            .cloud
-            .s3
-            .faults()
-            .on(Operation::UploadPart)
-            .part(2)
-            .inject(Effect::Stall(Duration::from_secs(300)));
-        let worker = fixture.start("backup --no-quiesce");
-        until(|| {
-            let calls = fixture.cloud.s3.calls();
-            let tried = calls.iter().filter(|call| call.part_number == Some(2)).count();
-            tried == run + 1 && stored_parts(&fixture).len() == 2
-        })
-        .await;
+    for (run, signal) in [(1, Signal::TERM), (2, Signal::INT), (3, Signal::TERM)] {
+        let worker = hanging(&fixture, run).await;
         let begin = Instant::now();
         worker.signal(signal);
         let finished = worker.finished().await;
