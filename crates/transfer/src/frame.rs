@@ -9,7 +9,7 @@ use crate::index::Frame;
 /// How hard to compress. Not part of the format: every reader reads every level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Level 1, or 3 for a frame where a probe shows that it saves at least two more points of the raw size.
+    /// Level 1, or 3 for a frame where samples show that it saves at least one more point of the raw size.
     Auto,
     /// The same level, 1 to 19, for every frame.
     Fixed(i32),
@@ -18,10 +18,14 @@ pub enum Level {
 /// The levels that [`Level::Fixed`] takes.
 pub const FIXED_LEVELS: Range<i32> = 1..20;
 
-/// How many bytes out of the middle of a frame are compressed to choose its level.
-const PROBE_BYTES: usize = 128 << 10;
-/// One in how many raw bytes level 3 has to save over level 1: two points are one in fifty.
-const PROBE_GAIN: usize = 50;
+/// A frame is cut into so many pieces to choose its level. One sample is not enough where vectors, links and payloads meet
+/// in a frame, as in every file of a segment that is no multiple of it.
+const PIECES: usize = 4;
+/// How many bytes out of the middle of each piece are compressed.
+const SAMPLE_BYTES: usize = 32 << 10;
+/// One in how many sampled bytes level 3 has to save over level 1. Samples show less than there is, since matches may lie
+/// further apart than they are long; on vectors level 3 saves nothing at all.
+const SAMPLE_GAIN: usize = 100;
 
 /// Compresses frames, one after the other, with contexts that are used again.
 ///
@@ -30,7 +34,7 @@ pub struct Encoder {
     level: Level,
     fast: CCtx<'static>,
     better: CCtx<'static>,
-    probe: Vec<u8>,
+    sample: Vec<u8>,
     zeros: Option<ZeroFrame>,
 }
 
@@ -54,7 +58,7 @@ impl Encoder {
             Level::Auto => (1, 3),
             Level::Fixed(level) => (level, level),
         };
-        Self { level, fast: context(fast), better: context(better), probe: Vec::new(), zeros: None }
+        Self { level, fast: context(fast), better: context(better), sample: Vec::new(), zeros: None }
     }
 
     /// About how much memory an encoder takes, in bytes, for frames of at most `raw_len` bytes.
@@ -91,15 +95,19 @@ impl Encoder {
     }
 
     fn level_three_pays(&mut self, raw: &[u8]) -> Result<bool, String> {
-        let len = raw.len().min(PROBE_BYTES);
-        let start = (raw.len() - len) / 2;
-        let sample = &raw[start..start + len];
-        self.probe.reserve(zstd_safe::compress_bound(PROBE_BYTES));
-        self.probe.clear();
-        let fast = self.fast.compress2(&mut self.probe, sample).map_err(zstd_error)?;
-        self.probe.clear();
-        let better = self.better.compress2(&mut self.probe, sample).map_err(zstd_error)?;
-        Ok(fast.saturating_sub(better) * PROBE_GAIN >= len)
+        self.sample.reserve(zstd_safe::compress_bound(SAMPLE_BYTES));
+        let (mut sampled, mut fast, mut better) = (0, 0, 0);
+        for piece in raw.chunks(raw.len().div_ceil(PIECES).max(1)) {
+            let len = piece.len().min(SAMPLE_BYTES);
+            let start = (piece.len() - len) / 2;
+            let sample = &piece[start..start + len];
+            sampled += len;
+            for (context, total) in [(&mut self.fast, &mut fast), (&mut self.better, &mut better)] {
+                self.sample.clear();
+                *total += context.compress2(&mut self.sample, sample).map_err(zstd_error)?;
+            }
+        }
+        Ok(better < fast && (fast - better) * SAMPLE_GAIN >= sampled)
     }
 }
 

@@ -73,12 +73,19 @@ fn level_three_is_taken_where_it_pays() {
     let (one, _) = encode(Level::Fixed(1), &raw);
     let (three, _) = encode(Level::Fixed(3), &raw);
     assert!(
-        (one.compressed_len - three.compressed_len) as usize * PROBE_GAIN > raw.len(),
+        (one.compressed_len - three.compressed_len) as usize * SAMPLE_GAIN > raw.len(),
         "{one:?} {three:?}"
     );
     assert_eq!(encode(Level::Auto, &raw).0, three);
     assert_eq!(encode(Level::Auto, &links(1 << 20)).0, encode(Level::Fixed(1), &links(1 << 20)).0);
     assert_eq!(encode(Level::Auto, &noise(4, 1 << 20)).0, encode(Level::Fixed(1), &noise(4, 1 << 20)).0);
+    // A quarter of the frame is enough, wherever it is.
+    for quarter in 0..PIECES {
+        let mut mixed = noise(4, 1 << 20);
+        let len = mixed.len() / PIECES;
+        mixed[quarter * len..][..len].copy_from_slice(&phrases(len));
+        assert_eq!(encode(Level::Auto, &mixed).0, encode(Level::Fixed(3), &mixed).0, "{quarter}");
+    }
 }
 
 #[test]
