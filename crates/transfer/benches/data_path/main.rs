@@ -48,8 +48,9 @@ pub(crate) struct Settings {
     /// Size of the snapshots in MiB.
     #[arg(long, default_value_t = 800)]
     size_mib: u64,
-    /// Size in MiB of the snapshots that `zstd -19` gets, which takes it 25 seconds of CPU for 64.
-    #[arg(long, default_value_t = 64)]
+    /// Size in MiB of the snapshots that `zstd -19` gets, which takes it a minute of CPU for 192. Of much smaller ones the start of the
+    /// processes would be the larger part.
+    #[arg(long, default_value_t = 192)]
     sample_mib: u64,
     /// How many times every row is run; the medians are reported.
     #[arg(long, default_value_t = 5)]

@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use fs_err::{File, OpenOptions, os::unix::fs::OpenOptionsExt as _};
@@ -38,6 +39,8 @@ struct Target {
     path: PathBuf,
     partial: PathBuf,
     file: File,
+    /// Held while the file is written: the kernel lets one thread at a time write a file anyway, and the others spin.
+    writing: Mutex<()>,
     content: Content,
     state: State,
 }
@@ -76,6 +79,7 @@ impl Targets {
                 path,
                 partial: partial.clone(),
                 file,
+                writing: Mutex::default(),
                 content,
                 state: State::Partial,
             });
@@ -113,8 +117,9 @@ impl Targets {
 
     /// Writes `bytes` at `offset` of file number `target`. Blocks of zeros become holes, whatever was there.
     pub(super) fn write(&self, target: usize, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let Target { partial, file, content, .. } = &self.targets[target];
+        let Target { partial, file, writing, content, .. } = &self.targets[target];
         let failed = |source| Error::TargetWrite { path: partial.clone(), source };
+        let _alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
         if *content == Content::Unknown && !self.is_hole(target, offset, bytes.len()) {
             match punch(file, offset, bytes.len()) {
                 Ok(()) => {}

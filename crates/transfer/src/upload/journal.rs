@@ -16,9 +16,11 @@ use std::{
 use fs_err::{File, OpenOptions, os::unix::fs::OpenOptionsExt};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub(super) use self::record::{ContentIdentity, EntryIdentity, Identity, PartRecord, Record, Sealed, millis};
+pub(super) use self::record::{
+    ContentIdentity, EntryIdentity, FRAMES_PER_RECORD, Identity, PartRecord, Record, Sealed, millis,
+};
 use self::record::{digest, state};
-use crate::upload::checkpoint::Resume;
+use crate::{index::Frame, upload::checkpoint::Resume};
 
 /// Hexadecimal digits of BLAKE3 before each record: enough to tell a torn line, and nobody's security.
 const CHECK_DIGITS: usize = 16;
@@ -28,6 +30,8 @@ const CHECK_DIGITS: usize = 16;
 pub(super) struct Journaled {
     pub(super) identity: Identity,
     pub(super) upload_id: Option<String>,
+    /// All frames that the parts end behind, and some more if a part is missing.
+    frames: Vec<Frame>,
     parts: Vec<Placed<PartRecord>>,
     entries: Vec<Placed<(usize, [u8; 32])>>,
     pub(super) sealed: Option<Sealed>,
@@ -58,6 +62,7 @@ impl Journaled {
         let mut journaled = Self {
             identity,
             upload_id: None,
+            frames: Vec::new(),
             parts: Vec::new(),
             entries: Vec::new(),
             sealed: None,
@@ -82,6 +87,11 @@ impl Journaled {
             }
             Record::Entry { entry, sha256 } => {
                 self.entries.push(Placed { record: (entry, digest(&sha256)?), end });
+            }
+            Record::Frames { frames } => {
+                for record in frames {
+                    self.frames.push(record.frame()?);
+                }
             }
             Record::Part(record) if record.parts as usize == self.parts.len() + 1 => {
                 self.parts.push(Placed { record, end });
@@ -109,14 +119,10 @@ impl Journaled {
     pub(super) fn resume_behind(&self, parts: usize, entries: usize) -> Option<(Resume, u64)> {
         let mut resume = Resume::from_start(entries);
         let Some(last) = parts.checked_sub(1) else { return Some((resume, self.head)) };
-        for part in &self.parts[..parts] {
-            resume.frames.extend(part.record.frames()?);
-        }
         let Placed { record, end } = self.parts.get(last)?;
         resume.checkpoint = record.checkpoint()?;
-        if resume.frames.len() as u64 != resume.checkpoint.frame {
-            return None;
-        }
+        let frames = usize::try_from(resume.checkpoint.frame).ok()?;
+        resume.frames = self.frames.get(..frames)?.to_vec();
         resume.entry_sha256 = match &record.entry_sha256 {
             Some(text) => Some(state(text)?),
             None => None,

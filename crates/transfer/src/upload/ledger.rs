@@ -14,7 +14,10 @@ use sha2::Sha256;
 use crate::{
     layout::{FrameContent, Layout},
     store::Crc64,
-    upload::{checkpoint::Boundary, journal::Record},
+    upload::{
+        checkpoint::Boundary,
+        journal::{FRAMES_PER_RECORD, Record},
+    },
 };
 
 /// Ends of parts that wait for the hashes of the entries before them.
@@ -27,6 +30,8 @@ pub(super) struct Ledger {
     digests: Vec<Option<[u8; 32]>>,
     /// Entries whose digests are written, or that have no data.
     settled: usize,
+    /// Frames of the first part that waits which are written.
+    listed: usize,
 }
 
 impl Ledger {
@@ -39,6 +44,7 @@ impl Ledger {
             states: BTreeMap::new(),
             digests,
             settled,
+            listed: 0,
         }
     }
 
@@ -75,9 +81,16 @@ impl Ledger {
         let continues = frame < self.layout.frame_count()
             && matches!(self.layout.frame(frame).content, FrameContent::Data { offset: 1.., .. });
         let state = if continues { Some(self.states.get(&frame)?.clone()) } else { None };
+        let unlisted = &self.waiting.front()?.0.frames[self.listed..];
+        if !unlisted.is_empty() {
+            let listed = &unlisted[..unlisted.len().min(FRAMES_PER_RECORD)];
+            self.listed += listed.len();
+            return Some(Record::frames(listed));
+        }
+        self.listed = 0;
         self.states = self.states.split_off(&frame);
         let (boundary, part) = self.waiting.pop_front()?;
-        Some(Record::part(&boundary, part, state.as_ref(), elapsed))
+        Some(Record::part(&boundary.checkpoint, part, state.as_ref(), elapsed))
     }
 }
 
@@ -108,6 +121,7 @@ mod tests {
         std::iter::from_fn(|| ledger.next(Duration::ZERO))
             .map(|record| match record {
                 Record::Entry { entry, .. } => format!("entry {entry}"),
+                Record::Frames { frames } => format!("{} frames", frames.len()),
                 Record::Part(part) => format!("part {}", part.parts),
                 Record::Upload { .. } | Record::Sealed(_) => panic!("not a ledger's record"),
             })
@@ -140,6 +154,17 @@ mod tests {
         assert!(written(&mut ledger).is_empty(), "the first entry's is missing");
         ledger.digest(0, [1; 32]);
         assert_eq!(written(&mut ledger), ["entry 0", "part 1", "entry 2", "part 2"]);
+    }
+
+    #[test]
+    fn the_frames_of_a_part_come_before_it_and_never_too_many_at_once() {
+        let (_, mut ledger) = ledger();
+        let frame = crate::index::Frame { raw_len: 1, compressed_len: 1, hash: [0; 32] };
+        for (parts, frames) in [(1, 2 * FRAMES_PER_RECORD + 3), (2, 1)] {
+            ledger.boundary(Boundary { frames: vec![frame; frames], ..boundary(parts, 0) }, Crc64(1));
+        }
+        let expected = ["1024 frames", "1024 frames", "3 frames", "part 1", "1 frames", "part 2"];
+        assert_eq!(written(&mut ledger), expected);
     }
 
     #[test]

@@ -8,11 +8,7 @@ use sha2::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
-use crate::{
-    index::Frame,
-    store::Crc64,
-    upload::checkpoint::{Boundary, Checkpoint},
-};
+use crate::{index::Frame, store::Crc64, upload::checkpoint::Checkpoint};
 
 /// What makes an upload this one. Everything that the object's bytes depend on is in it, so that two uploads with the same
 /// identity make the same object.
@@ -84,10 +80,26 @@ pub(in crate::upload) enum Record {
     Upload { upload_id: String },
     /// An entry was read to its end and has the right digest.
     Entry { entry: usize, sha256: String },
+    /// These frames end in the part that is recorded next; at most [`FRAMES_PER_RECORD`].
+    Frames { frames: Vec<FrameRecord> },
     /// A part's bytes are known.
     Part(PartRecord),
     /// All bytes are known; from now on the store may have been asked to make the object.
     Sealed(Sealed),
+}
+
+/// The most frames of one record: data that compress well have hundreds of thousands of them in a part.
+pub(in crate::upload) const FRAMES_PER_RECORD: usize = 1024;
+
+/// A frame: its raw and its compressed length in bytes, and its BLAKE3.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::upload) struct FrameRecord(u32, u32, String);
+
+impl FrameRecord {
+    pub(super) fn frame(&self) -> Option<Frame> {
+        let Self(raw_len, compressed_len, hash) = self;
+        Some(Frame { raw_len: *raw_len, compressed_len: *compressed_len, hash: digest(hash)? })
+    }
 }
 
 /// The end of a part: a [`Checkpoint`] and what goes with it.
@@ -105,7 +117,6 @@ pub(in crate::upload) struct PartRecord {
     pub(super) entry_sha256: Option<String>,
     /// The part's own CRC-64/NVME.
     part_crc64nvme: String,
-    frames: Vec<(u32, u32, String)>,
     /// Milliseconds from the first run's begin to here, without the time between runs.
     pub(in crate::upload) elapsed_ms: u64,
 }
@@ -125,15 +136,19 @@ impl Record {
         Self::Entry { entry, sha256: hex::encode(digest) }
     }
 
+    /// Frames that end in the next part.
+    pub(in crate::upload) fn frames(frames: &[Frame]) -> Self {
+        let frame = |frame: &Frame| FrameRecord(frame.raw_len, frame.compressed_len, hex::encode(frame.hash));
+        Self::Frames { frames: frames.iter().map(frame).collect() }
+    }
+
     /// The end of a part, with the SHA-256 of the entry that its last frame leaves unfinished, `elapsed` after the upload's begin.
     pub(in crate::upload) fn part(
-        boundary: &Boundary,
+        checkpoint: &Checkpoint,
         part: Crc64,
         entry: Option<&Sha256>,
         elapsed: Duration,
     ) -> Self {
-        let Boundary { checkpoint, frames } = boundary;
-        let frame = |frame: &Frame| (frame.raw_len, frame.compressed_len, hex::encode(frame.hash));
         Self::Part(PartRecord {
             parts: checkpoint.parts,
             size: checkpoint.size,
@@ -144,7 +159,6 @@ impl Record {
             crc64nvme: checkpoint.crc64nvme.to_string(),
             entry_sha256: entry.map(|state| hex::encode(state.serialize())),
             part_crc64nvme: part.to_string(),
-            frames: frames.iter().map(frame).collect(),
             elapsed_ms: millis(elapsed),
         })
     }
@@ -166,13 +180,6 @@ impl PartRecord {
             sha256: state(&self.sha256)?,
             crc64nvme: Crc64::parse(&self.crc64nvme)?,
         })
-    }
-
-    pub(super) fn frames(&self) -> Option<Vec<Frame>> {
-        let frame = |(raw_len, compressed_len, hash): &(u32, u32, String)| {
-            Some(Frame { raw_len: *raw_len, compressed_len: *compressed_len, hash: digest(hash)? })
-        };
-        self.frames.iter().map(frame).collect()
     }
 }
 
