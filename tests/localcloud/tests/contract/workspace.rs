@@ -100,7 +100,8 @@ fn keys_of_stored_objects_are_made_in_one_module() {
         // Tests may state what the keys must be; so may comments.
         let product = (relative.starts_with("crates/") || relative.starts_with("host-worker/src"))
             && !relative.contains("/tests")
-            && !relative.contains("/examples/");
+            && !relative.contains("/examples/")
+            && !relative.contains("/benches/");
         if path == key || !product {
             continue;
         }
