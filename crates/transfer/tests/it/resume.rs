@@ -32,7 +32,7 @@ impl Host {
             ("snapshots/b/b.snapshot", noise(2, 60_000)),
             ("snapshots/c/c.snapshot", Vec::new()),
             ("snapshots/d/d.snapshot", text(3, 900_000)),
-            ("snapshots/e/e.snapshot", noise(4, 1_100_000)),
+            ("snapshots/e/e.snapshot", noise(4, 1_300_000)),
             ("backup.json", b"{\"format_version\":1}".to_vec()),
         ]);
         let journal = tree.folder.path().join("upload.journal");
