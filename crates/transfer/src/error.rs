@@ -375,6 +375,8 @@ impl Error {
             | Self::Thread { .. }
             | Self::Panicked { .. }
             | Self::Internal { .. } => true,
+            // The whole is summed up from what the journal says: another run would come to the same.
+            Self::Complete { source, .. } if source.kind == StoreErrorKind::BadDigest => false,
             Self::Create { source, .. }
             | Self::UploadPart { source, .. }
             | Self::ListParts { source, .. }

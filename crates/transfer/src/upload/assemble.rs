@@ -59,12 +59,14 @@ struct Filling {
 
 impl Assembler {
     /// An assembler that goes on at `resume`: the frame that it takes first is the one that the checkpoint names.
-    pub(super) fn new(part_size: u64, resume: &Resume) -> Self {
+    /// It takes the frames before.
+    pub(super) fn new(part_size: u64, resume: &mut Resume) -> Self {
+        let frames = std::mem::take(&mut resume.frames);
         Self {
             part_size,
             at: resume.checkpoint.clone(),
-            index: FrameIndex { frames: resume.frames.clone() },
-            named: resume.frames.len(),
+            named: frames.len(),
+            index: FrameIndex { frames },
             filling: None,
         }
     }

@@ -40,6 +40,8 @@ pub(super) struct Begun {
     pub(super) journal: Option<Journal>,
     /// How long the runs before this one took.
     pub(super) spent: Duration,
+    /// Whether an earlier run may have asked the store to make the object.
+    pub(super) asked: bool,
 }
 
 /// An object that an earlier run has made.
@@ -97,7 +99,7 @@ pub(super) async fn begin<S: MultipartStore>(
     options: &UploadOptions,
 ) -> Result<Beginning, Error> {
     let Some(path) = &options.journal else {
-        let upload = start(store, &identity.key, options).await?;
+        let upload = start(store, &identity.key, None, options).await?;
         return Ok(Begun::anew(upload, identity.entries.len(), None));
     };
     let journaled = Journaled::read(path).unwrap_or_else(|error| {
@@ -110,7 +112,8 @@ pub(super) async fn begin<S: MultipartStore>(
         }
         other => {
             if let Some(journaled) = other {
-                put_away(store, path, &journaled, options).await;
+                let putting = put_away(store, path, &journaled, options);
+                options.cancel.run_until_cancelled(putting).await.ok_or(Error::Cancelled)?;
             }
             anew(store, path, &identity, None, options).await
         }
@@ -127,10 +130,12 @@ async fn anew<S: MultipartStore>(
     let mut journal = Journal::create(path, identity);
     let upload = match adopted {
         Some(upload) => upload,
-        None => start(store, &identity.key, options).await?,
+        None => start(store, &identity.key, journal.as_ref(), options).await?,
     };
-    journal.append_durably(&Record::Upload { upload_id: upload.upload_id.clone() });
-    Ok(Begun::anew(upload, identity.entries.len(), Some(journal)))
+    if let Some(journal) = &mut journal {
+        journal.append_durably(&Record::Upload { upload_id: upload.upload_id.clone() });
+    }
+    Ok(Begun::anew(upload, identity.entries.len(), journal))
 }
 
 /// Goes on with the upload that `journaled` tells of, if it is the one that is wanted. One that cannot be finished is aborted.
@@ -144,7 +149,8 @@ async fn go_on<S: MultipartStore>(
     let key = &identity.key;
     let lost = |what: String| Error::NotResumable { key: key.clone(), what };
     if let Some(what) = identity.difference(&journaled.identity) {
-        put_away(store, path, &journaled, options).await;
+        let putting = put_away(store, path, &journaled, options);
+        options.cancel.run_until_cancelled(putting).await.ok_or(Error::Cancelled)?;
         return Err(lost(what));
     }
     let entries = identity.entries.len();
@@ -159,7 +165,7 @@ async fn go_on<S: MultipartStore>(
     let listed = match options.cancel.run_until_cancelled(listing).await.ok_or(Error::Cancelled)? {
         Ok(listed) => listed,
         Err(error) if error.kind == StoreErrorKind::NoSuchUpload => {
-            let found = match &journaled.sealed {
+            let found = match journaled.sealed() {
                 Some(sealed) => found(store, key, sealed, &journaled, options).await,
                 None => Err(lost("the store does not have it any more".to_owned())),
             };
@@ -188,7 +194,8 @@ async fn go_on<S: MultipartStore>(
     );
     let journal = Some(Journal::reopen(path, keep));
     let spent = journaled.spent(resume.checkpoint.parts);
-    Ok(Beginning::Upload(Box::new(Begun { upload, resume, stored, journal, spent })))
+    let asked = journaled.sealed().is_some();
+    Ok(Beginning::Upload(Box::new(Begun { upload, resume, stored, journal, spent, asked })))
 }
 
 /// How many parts the store has, from the first one on, just as the journal says.
@@ -248,12 +255,18 @@ impl Begun {
             stored: BTreeMap::new(),
             journal,
             spent: Duration::ZERO,
+            asked: false,
         }))
     }
 }
 
 /// Starts the upload. Whatever comes of it, no other upload of the key is left, also where the store's answer was lost.
-async fn start<S: MultipartStore>(store: &S, key: &str, options: &UploadOptions) -> Result<UploadRef, Error> {
+async fn start<S: MultipartStore>(
+    store: &S,
+    key: &str,
+    journal: Option<&Journal>,
+    options: &UploadOptions,
+) -> Result<UploadRef, Error> {
     let mut attempts = Attempts::new(options.retry, &options.progress, format!("start the upload of {key}"));
     let creating = async {
         loop {
@@ -272,7 +285,7 @@ async fn start<S: MultipartStore>(store: &S, key: &str, options: &UploadOptions)
             (Err(Error::Create { key: key.to_owned(), source }), unanswered)
         }
         // Whoever goes on with the journal will find it by its key.
-        None => (Err(Error::Cancelled), options.journal.is_none()),
+        None => (Err(Error::Cancelled), journal.is_none()),
     };
     if unanswered {
         abort_strays(store, key, upload.as_ref().ok(), options).await;

@@ -58,10 +58,10 @@ enum Events {
 }
 
 impl Crew {
-    /// Sets to work on everything behind `resume`.
+    /// Sets to work on everything behind `resume`, whose frames it takes.
     pub(super) fn start(
         work: &Work,
-        resume: &Resume,
+        resume: &mut Resume,
         plan: &Plan,
         options: &UploadOptions,
     ) -> Result<Self, Error> {
@@ -75,8 +75,8 @@ impl Crew {
             compressed: Pool::new(plan.frames, plan.compressed_size, &gauge),
             parts: Pool::new(parts, plan.part_buffer, &gauge),
         };
-        let packer = || Packer::new(work, options.level, &resume.checkpoint);
         let assembler = Assembler::new(plan.part_size, resume);
+        let packer = || Packer::new(work, options.level, &resume.checkpoint);
         let events = if inline {
             Events::Inline(Box::new(Inline::new(work, resume, packer(), assembler, &pools)))
         } else {

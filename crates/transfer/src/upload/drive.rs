@@ -39,8 +39,8 @@ pub(super) struct Moved {
     pub(super) resumed: u32,
 }
 
-/// Packs everything that is not packed yet and sends every part that the store does not have. Returns when nobody works or sends any more,
-/// also when it fails.
+/// Packs everything that is not packed yet and sends every part that the store does not have. When it returns, nobody sends any more and,
+/// unless a thread hangs in a read, nobody works.
 pub(super) async fn transfer<S: MultipartStore>(
     store: &S,
     begun: &mut Begun,
@@ -48,14 +48,14 @@ pub(super) async fn transfer<S: MultipartStore>(
     plan: &Plan,
     options: &UploadOptions,
 ) -> Result<Moved, Error> {
-    let Begun { upload, resume, stored, journal, spent } = begun;
+    let Begun { upload, resume, stored, journal, spent, asked: _ } = begun;
     settle_empty(work, &mut resume.digests)?;
+    options.progress.add_raw(resume.frames.iter().map(|frame| u64::from(frame.raw_len)).sum());
     let mut crew = Crew::start(work, resume, plan, options)?;
     let mut sending = JoinSet::new();
     // Parts before the checkpoint are stored as the journal says; those behind it are made again and compared.
     let behind = stored.split_off(&(resume.checkpoint.parts + 1));
     let before: Vec<StoredPart> = std::mem::take(stored).into_values().collect();
-    options.progress.add_raw(resume.frames.iter().map(|frame| u64::from(frame.raw_len)).sum());
     options.progress.add_object(before.iter().map(|part| part.size).sum());
     let mut drive = Drive {
         resumed: u32::try_from(before.len()).unwrap_or(u32::MAX),
@@ -65,7 +65,7 @@ pub(super) async fn transfer<S: MultipartStore>(
         object: None,
         unhashed: resume.digests.iter().filter(|digest| digest.is_none()).count(),
         digests: resume.digests.clone(),
-        ledger: Ledger::new(&work.layout, resume.digests.clone()),
+        ledger: Ledger::new(&work.layout, resume.digests.clone(), plan.frames),
         journal: journal.as_mut(),
         window: Window::new(plan.concurrency),
         begin: Instant::now(),

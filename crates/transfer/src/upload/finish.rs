@@ -26,14 +26,15 @@ pub(super) async fn finish<S: MultipartStore>(
     upload: &UploadRef,
     sent: Vec<StoredPart>,
     mut whole: Whole,
+    asked_before: bool,
     options: &UploadOptions,
 ) -> Result<ObjectInfo, Unfinished> {
     let cancelled = |abort| Unfinished { error: Error::Cancelled, abort };
+    let asked = AtomicBool::new(asked_before);
     let reviewed = options.cancel.run_until_cancelled(review(store, upload, sent, options)).await;
     let parts =
         reviewed.ok_or_else(|| cancelled(true))?.map_err(|error| Unfinished { error, abort: true })?;
     whole.checked_by_store = parts.iter().all(|part| part.crc64nvme.is_some());
-    let asked = AtomicBool::new(false);
     let completed = complete(store, upload, &parts, whole, options, &asked);
     let completed = options.cancel.run_until_cancelled(completed).await;
     // A store that was asked to make the object may still be at it.
@@ -80,7 +81,7 @@ async fn review<S: MultipartStore>(
     }
 }
 
-/// Completes the upload. `asked` is set before the store is asked to for the first time.
+/// Completes the upload. `asked` says whether an earlier run may have asked the store to, and is set before this one does.
 ///
 /// Once an answer was lost, the store may be making the object, whatever it says to later calls: then the upload is not
 /// aborted any more, and the object is looked for until the attempts are used up.
@@ -94,7 +95,7 @@ async fn complete<S: MultipartStore>(
 ) -> Result<ObjectInfo, Unfinished> {
     let key = || upload.key.clone();
     let mut attempts = Attempts::new(options.retry, &options.progress, format!("complete {}", upload.key));
-    let mut in_doubt = false;
+    let mut in_doubt = asked.load(Relaxed);
     loop {
         asked.store(true, Relaxed);
         let error = match store.complete(upload, parts, whole).await {

@@ -34,11 +34,9 @@ pub(super) struct Journaled {
     frames: Vec<Frame>,
     parts: Vec<Placed<PartRecord>>,
     entries: Vec<Placed<(usize, [u8; 32])>>,
-    pub(super) sealed: Option<Sealed>,
+    sealed: Option<Placed<Sealed>>,
     /// Where the records end that come before the first part.
     head: u64,
-    /// Where the last record ends.
-    tail: u64,
 }
 
 /// A record and where in the file it ends.
@@ -67,13 +65,11 @@ impl Journaled {
             entries: Vec::new(),
             sealed: None,
             head: end,
-            tail: end,
         };
         while let Some(record) = next_record::<Record>(&mut reader, &mut end)? {
             if journaled.take(record, end).is_none() {
                 break;
             }
-            journaled.tail = end;
         }
         Ok(Some(journaled))
     }
@@ -93,13 +89,22 @@ impl Journaled {
                     self.frames.push(record.frame()?);
                 }
             }
-            Record::Part(record) if record.parts as usize == self.parts.len() + 1 => {
+            // All frames that end in the parts up to it, and no others, are listed before it.
+            Record::Part(record)
+                if record.parts as usize == self.parts.len() + 1
+                    && record.frame == self.frames.len() as u64 =>
+            {
                 self.parts.push(Placed { record, end });
             }
             Record::Part(_) => return None,
-            Record::Sealed(sealed) => self.sealed = Some(sealed),
+            Record::Sealed(record) => self.sealed = Some(Placed { record, end }),
         }
         Some(())
+    }
+
+    /// The object as it has to be, if all its bytes are known.
+    pub(super) fn sealed(&self) -> Option<&Sealed> {
+        self.sealed.as_ref().map(|sealed| &sealed.record)
     }
 
     /// The parts whose bytes are known, from the first one on.
@@ -130,9 +135,10 @@ impl Journaled {
         for Placed { record: (entry, digest), .. } in self.entries.iter().filter(|entry| entry.end <= *end) {
             *resume.digests.get_mut(*entry)? = Some(*digest);
         }
-        // The seal, behind the last part, stays with all of them.
-        let keep = if parts == self.parts.len() { self.tail } else { *end };
-        Some((resume, keep))
+        // The seal stays with the last part. All else behind the part is written again: frames that are listed already would be
+        // listed twice.
+        let seal = self.sealed.as_ref().filter(|_| parts == self.parts.len());
+        Some((resume, seal.map_or(*end, |seal| seal.end)))
     }
 }
 
@@ -169,8 +175,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Begins a journal at `path`, in place of what is there.
-    pub(super) fn create(path: &Path, identity: &Identity) -> Self {
+    /// Begins a journal at `path`, in place of what is there. `None` if it cannot be written: then there is nothing that another process
+    /// could go on with.
+    pub(super) fn create(path: &Path, identity: &Identity) -> Option<Self> {
         let begin = || {
             let mut options = OpenOptions::new();
             // Hash states hold a few bytes of the data.
@@ -181,7 +188,7 @@ impl Journal {
         };
         let mut journal = Self::opened(path, begin());
         journal.write(identity, true);
-        journal
+        journal.file.is_some().then_some(journal)
     }
 
     /// Goes on with the journal at `path`, whose first `keep` bytes are right. What is torn behind them goes.

@@ -32,11 +32,13 @@ pub(super) struct Ledger {
     settled: usize,
     /// Frames of the first part that waits which are written.
     listed: usize,
+    /// Frames that are in memory at most.
+    in_memory: u64,
 }
 
 impl Ledger {
-    /// A ledger of an upload that goes on behind the entries whose digests are known.
-    pub(super) fn new(layout: &Arc<Layout>, digests: Vec<Option<[u8; 32]>>) -> Self {
+    /// A ledger of an upload that goes on behind the entries whose digests are known, and has at most `in_memory` frames in memory.
+    pub(super) fn new(layout: &Arc<Layout>, digests: Vec<Option<[u8; 32]>>, in_memory: usize) -> Self {
         let settled = digests.iter().position(Option::is_none).unwrap_or(digests.len());
         Self {
             layout: Arc::clone(layout),
@@ -45,6 +47,7 @@ impl Ledger {
             digests,
             settled,
             listed: 0,
+            in_memory: in_memory as u64,
         }
     }
 
@@ -54,8 +57,14 @@ impl Ledger {
     }
 
     /// Takes the SHA-256 of an entry up to `frame`.
+    ///
+    /// A frame gets its buffers when one that long before it has given them back, assembled: the ends of parts up to there are known, and
+    /// no other will ask for an earlier state. Data that compress well have very many frames in a part.
     pub(super) fn state(&mut self, frame: u64, state: Sha256) {
         self.states.insert(frame, state);
+        let assembled = frame.saturating_sub(self.in_memory);
+        let waiting = self.waiting.front().map_or(assembled, |(end, _)| end.checkpoint.frame);
+        self.states = self.states.split_off(&assembled.min(waiting));
     }
 
     /// Takes the digest of an entry.
@@ -109,7 +118,7 @@ mod tests {
         let spec = |name: &str, size| EntrySpec { name: name.to_owned(), size };
         let specs = [spec("a", 250), spec("empty", 0), spec("b", 250)];
         let layout = Arc::new(Layout::with_frame_max(&specs, 100).unwrap());
-        let ledger = Ledger::new(&layout, vec![None; 3]);
+        let ledger = Ledger::new(&layout, vec![None; 3], 4);
         (layout, ledger)
     }
 
@@ -168,9 +177,28 @@ mod tests {
     }
 
     #[test]
+    fn states_that_no_part_can_ask_for_any_more_are_let_go() {
+        let spec = EntrySpec { name: "a".to_owned(), size: 1_000_000 };
+        let layout = Arc::new(Layout::with_frame_max(&[spec], 100).unwrap());
+        let mut ledger = Ledger::new(&layout, vec![None], 4);
+        for frame in 2..5_000 {
+            ledger.state(frame, Sha256::new());
+        }
+        assert_eq!(ledger.states.len(), 5);
+        // A part whose end waits for its state keeps it.
+        ledger.boundary(boundary(1, 4_998), Crc64(1));
+        ledger.boundary(boundary(2, 5_001), Crc64(2));
+        assert_eq!(written(&mut ledger), ["part 1"]);
+        for frame in 5_000..9_000 {
+            ledger.state(frame, Sha256::new());
+        }
+        assert_eq!(written(&mut ledger), ["part 2"]);
+    }
+
+    #[test]
     fn what_is_known_from_before_is_not_written_again() {
         let (layout, _) = ledger();
-        let mut ledger = Ledger::new(&layout, vec![Some([1; 32]), Some([0; 32]), None]);
+        let mut ledger = Ledger::new(&layout, vec![Some([1; 32]), Some([0; 32]), None], 4);
         ledger.boundary(boundary(7, layout.entry_location(2).first_frame), Crc64(1));
         assert_eq!(written(&mut ledger), ["part 7"]);
     }

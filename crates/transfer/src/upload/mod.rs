@@ -306,7 +306,7 @@ async fn complete<S: MultipartStore>(
     }
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let whole = Whole { size: object.size, crc64nvme: object.crc64nvme, checked_by_store: true };
-    let info = finish(store, &begun.upload, parts, whole, options).await?;
+    let info = finish(store, &begun.upload, parts, whole, begun.asked, options).await?;
     Ok(Stored { info, object, digests, parts: count, resumed, spent: begun.spent })
 }
 

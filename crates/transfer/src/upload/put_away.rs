@@ -17,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Aborts the upload that the journal at `path` tells of, and removes the journal. There may be neither.
 ///
-/// An object that the upload has become is not touched. What the store does not let be aborted is left to the bucket's lifecycle, and the
-/// journal stays, for the next one who comes by.
+/// An object that the upload has become is not touched. Where the store does not let it be aborted, the journal stays for the next one who
+/// abandons it; an upload that is begun in its place leaves it to the bucket's lifecycle.
 pub async fn abandon<S: MultipartStore>(store: &S, path: &Path, retry: RetryPolicy) {
     let options = UploadOptions { retry, ..UploadOptions::new(0) };
     match Journaled::read(path) {
@@ -28,7 +28,7 @@ pub async fn abandon<S: MultipartStore>(store: &S, path: &Path, retry: RetryPoli
     }
 }
 
-/// Aborts what `journaled`, the journal at `path`, tells of.
+/// Aborts what `journaled`, the journal at `path`, tells of, and removes the journal if that could be done.
 pub(super) async fn put_away<S: MultipartStore>(
     store: &S,
     path: &Path,
@@ -59,7 +59,8 @@ pub(super) async fn adopt<S: MultipartStore>(
     let mut listed = listed.map_err(|source| Error::Create { key: key.to_owned(), source })?;
     let adopted = listed.pop();
     for stray in listed {
-        abort(store, &stray, options).await;
+        let aborting = abort(store, &stray, options);
+        options.cancel.run_until_cancelled(aborting).await.ok_or(Error::Cancelled)?;
     }
     Ok(adopted)
 }
@@ -106,11 +107,15 @@ pub(super) async fn abort<S: MultipartStore>(store: &S, upload: &UploadRef, opti
             true
         }
         Ok(Err(error)) => {
-            tracing::warn!(key = upload.key, %error, "the upload cannot be aborted and keeps its parts");
+            tracing::warn!(key = upload.key, upload.upload_id, %error, "the upload cannot be aborted and keeps its parts");
             false
         }
         Err(_) => {
-            tracing::warn!(key = upload.key, "aborting the upload takes too long; it keeps its parts");
+            tracing::warn!(
+                key = upload.key,
+                upload.upload_id,
+                "aborting the upload takes too long; it keeps its parts"
+            );
             false
         }
     }

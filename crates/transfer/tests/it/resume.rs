@@ -183,7 +183,9 @@ async fn a_journal_may_lose_its_end_or_be_damaged_anywhere() {
     };
     let head = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let mut reused = 0;
-    for place in (0..whole.len()).step_by(331) {
+    // Everywhere, and behind each line.
+    let ends = (1..=whole.len()).filter(|end| whole[end - 1] == b'\n');
+    for place in (0..whole.len()).step_by(331).chain(ends) {
         for flip in [false, true] {
             let store = Memory::default();
             fs_err::remove_file(&host.journal).unwrap_or_default();
@@ -201,6 +203,9 @@ async fn a_journal_may_lose_its_end_or_be_damaged_anywhere() {
             let uploaded = host.run(&store, host.options(Threads::Count(2), 4)).await.unwrap();
             assert_eq!(same(&uploaded), same(&expected), "{place} {flip}");
             assert!(store.object(KEY).unwrap() == object, "{place} {flip}");
+            // The journal that it went on with says the same to whoever asks once more.
+            let again = host.run(&store, host.options(Threads::Inline, 1)).await.unwrap();
+            assert_eq!(same(&again), same(&expected), "{place} {flip}");
             if place > head + 100 {
                 // Whatever of it is lost, what the store has is not sent again.
                 let again = sent(&store.take_calls());

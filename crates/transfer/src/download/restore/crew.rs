@@ -201,7 +201,8 @@ impl Crew {
     pub(super) async fn stop(self, finish: bool) {
         if let Self::Threads { work, mut done, stop } = self {
             drop(work);
-            let waiting = if finish { Some(stop) } else { None };
+            // Where it is not to be finished, the guard goes at once, and with it what is queued.
+            let waiting = finish.then_some(stop);
             while done.recv().await.is_some() {}
             drop(waiting);
         }

@@ -109,7 +109,8 @@ pub(in crate::upload) struct PartRecord {
     pub(in crate::upload) parts: u32,
     /// Bytes of the object up to its end.
     pub(in crate::upload) size: u64,
-    frame: u64,
+    /// The first frame that does not end before it, which is how many do.
+    pub(super) frame: u64,
     skip: u64,
     head: String,
     sha256: String,
