@@ -370,11 +370,9 @@ impl Error {
     /// Not so where the sources are not what they were or the store has something else than was sent: then nothing can come of it.
     pub fn is_resumable(&self) -> bool {
         match self {
-            Self::Cancelled
-            | Self::BudgetTooSmall { .. }
-            | Self::Thread { .. }
-            | Self::Panicked { .. }
-            | Self::Internal { .. } => true,
+            Self::Cancelled | Self::BudgetTooSmall { .. } | Self::Thread { .. } => true,
+            // A mistake in this program would be made again by whoever goes on from the same place.
+            Self::Panicked { .. } | Self::Internal { .. } => false,
             // The whole is summed up from what the journal says: another run would come to the same.
             Self::Complete { source, .. } if source.kind == StoreErrorKind::BadDigest => false,
             Self::Create { source, .. }
