@@ -40,6 +40,8 @@ pub struct BackupResult {
     pub manifest: Manifest,
     /// Whether the pointer now names it; absent when publication was left to somebody else.
     pub publication: Option<Published>,
+    /// Whether it is an interrupted backup that was gone on with, and so of the data of then.
+    pub resumed: bool,
     /// How the archive was moved; absent when an earlier run had done that and this one only published it.
     #[serde(flatten)]
     pub moved: Option<Moved>,
@@ -75,25 +77,33 @@ pub async fn backup(
         local: LocalSnapshots::open(&work_dir)?,
         unfinished: Unfinished::of(&work_dir),
         phases,
+        resumed: false,
     };
     let Packed { manifest, read_back, moved } = run.stored().await?;
 
-    // The upload is verified: local snapshots may go, whatever becomes of the publication.
+    // The upload is verified: once its manifest is on the disk, local snapshots may go, whatever becomes of the publication.
+    let mut unpublished_manifest = Some(pack::write_manifest(&work_dir, &manifest)?);
     run.phases.enter("clean-up");
     tidy(&mut run.local, &run.qdrant, args.keep_local).await;
-
-    let mut unpublished_manifest = Some(pack::write_manifest(&work_dir, &manifest)?);
     let mut publication = None;
     if !args.no_publish {
         run.phases.enter("publish");
         publication = Some(run.published(&manifest, read_back).await?);
+    }
+    // Before its manifest goes: a backup that is gone on with without one would be published with another.
+    run.unfinished.forget();
+    if publication.is_some() {
         pack::remove_manifest(unpublished_manifest.take());
     }
-    run.unfinished.forget();
 
-    let timings = run.phases.finish();
+    let (timings, resumed) = (run.phases.finish(), run.resumed);
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
-    Ok(BackupResult { manifest, publication, moved, timings, unpublished_manifest })
+    Ok(BackupResult { manifest, publication, resumed, moved, timings, unpublished_manifest })
+}
+
+/// Gives up the backup that an earlier run has left unfinished, if there is one.
+pub(crate) async fn give_up_unfinished(session: &Session) {
+    Unfinished::of(&session.config.work_dir()).put_away(session).await;
 }
 
 /// A backup that is under way.
@@ -106,6 +116,8 @@ struct Run<'a> {
     local: LocalSnapshots,
     unfinished: Unfinished,
     phases: Phases,
+    /// Whether an earlier run has captured what is stored.
+    resumed: bool,
 }
 
 impl Run<'_> {
@@ -113,7 +125,15 @@ impl Run<'_> {
     async fn stored(&mut self) -> Result<Packed, Error> {
         let left = self.unfinished.take_up(self.session, self.args.fresh, &self.today).await;
         let prepared = match left {
-            Some(left) => left,
+            Some(left) => {
+                let Prepared { description, .. } = &left;
+                self.phases.tell(&format!(
+                    "going on with backup {} of {}, which was interrupted; --fresh begins anew",
+                    description.backup_id, description.created_at
+                ));
+                self.resumed = true;
+                left
+            }
             None => self.prepared().await?,
         };
         match self.store(&prepared).await {
@@ -122,6 +142,7 @@ impl Run<'_> {
                     error = &*error as &dyn std::error::Error,
                     "an interrupted backup is given up: beginning anew"
                 );
+                self.resumed = false;
                 let prepared = self.prepared().await?;
                 self.store(&prepared).await
             }

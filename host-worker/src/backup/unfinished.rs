@@ -63,13 +63,16 @@ pub(super) struct Request {
     bucket: String,
     collections: Vec<CollectionName>,
     level: Option<i32>,
+    /// Whether to wait until nothing is being written.
+    quiesce: bool,
 }
 
 impl Request {
     pub(super) fn new(session: &Session, args: &BackupArgs) -> Self {
         let mut collections = args.collections.clone();
         collections.sort();
-        Self { bucket: session.catalog.bucket().to_owned(), collections, level: args.level }
+        let bucket = session.catalog.bucket().to_owned();
+        Self { bucket, collections, level: args.level, quiesce: !args.no_quiesce }
     }
 
     /// Whether only some collections are wanted.
@@ -101,7 +104,7 @@ impl Prepared {
         if self.description.tool != today.tool {
             Some(format!("version {} began it", self.description.tool.version))
         } else if self.request != today.request {
-            Some("another bucket, other collections or another level are asked for".to_owned())
+            Some("another bucket, level or quiescence, or other collections, are asked for".to_owned())
         } else if age > RESUMED_WITHIN {
             Some(format!("it began {:.1} hours ago", age.as_secs_f64() / 3600.0))
         } else if age < -CLOCK_TOLERANCE {
@@ -204,28 +207,27 @@ impl Unfinished {
     pub(super) async fn put_away(&self, session: &Session) {
         let journal = self.journal();
         let abandon = transfer::abandon(&session.objects, &journal, RetryPolicy::STANDARD);
-        if session.unless_cancelled(abandon).await.is_ok() {
-            self.forget();
+        if session.unless_cancelled(abandon).await.is_err() {
+            return;
         }
+        // A journal that is still there is of an upload that could not be aborted: the upload that takes its place tries again.
+        let forgotten = if journal.exists() { self.forget_state() } else { self.forget_all() };
+        told(forgotten);
     }
 
     /// Forgets a backup that is in the catalogue, or will never be. What cannot be removed is found out about by the next backup.
     pub(super) fn forget(&self) {
+        told(self.forget_all());
+    }
+
+    fn forget_all(&self) -> std::io::Result<()> {
         // First what makes it a backup that can be gone on with.
-        let state = match fs_err::remove_file(self.state()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
-        let removed = state.and_then(|()| match fs_err::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        });
-        if let Err(error) = removed {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "what a finished backup needed stays on the disk"
-            );
-        }
+        self.forget_state()?;
+        absent(fs_err::remove_dir_all(&self.dir))
+    }
+
+    fn forget_state(&self) -> std::io::Result<()> {
+        absent(fs_err::remove_file(self.state()))
     }
 
     fn read(&self) -> Result<Option<Prepared>, Error> {
@@ -254,6 +256,20 @@ impl Unfinished {
     }
 }
 
+/// What is not there is as good as removed.
+fn absent(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn told(forgotten: std::io::Result<()>) {
+    if let Err(error) = forgotten {
+        warn!(error = &error as &dyn std::error::Error, "what a backup needed stays on the disk");
+    }
+}
+
 impl SnapshotFile {
     pub(super) fn new(path: PathBuf, size: u64, sha256: &Checksum) -> Self {
         Self { path, size, sha256: sha256.to_string() }
@@ -270,7 +286,7 @@ mod tests {
         let path = dir.join("a.snapshot");
         fs_err::write(&path, b"four").unwrap();
         let at: Timestamp = "2026-11-23T05:14:00Z".parse().unwrap();
-        let request = Request { bucket: "b".to_owned(), collections: Vec::new(), level: None };
+        let request = Request { bucket: "b".to_owned(), collections: Vec::new(), level: None, quiesce: true };
         let description = BackupDescription {
             format_version: manifest::FORMAT_VERSION,
             backup_id: BackupId::from_time(at).unwrap(),
@@ -328,6 +344,7 @@ mod tests {
         }
         let says = |found: Option<String>, text: &str| assert!(found.unwrap().contains(text), "{text}");
         says(of(&|today| today.request.level = Some(1)), "asked for");
+        says(of(&|today| today.request.quiesce = false), "asked for");
         says(of(&|today| today.request.bucket = "c".to_owned()), "asked for");
         says(of(&|today| today.marker = Some(marker("7"))), "another batch");
         says(of(&|today| today.origin = Some(Origin { backup_id: None, degraded: true })), "was restored");

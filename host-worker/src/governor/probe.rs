@@ -76,6 +76,10 @@ impl Probe {
 }
 
 fn understand(error: &qdrant::Error) -> Answer {
+    // The limit is used up by those whose searches are to be protected.
+    if error.is_rate_limited() {
+        return Answer::Silence;
+    }
     if let Some(reason) = error.refusal() {
         return Answer::Refused(reason.to_owned());
     }

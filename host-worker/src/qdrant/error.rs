@@ -212,6 +212,11 @@ impl Error {
         self.cause().and_then(Cause::status) == Some(404)
     }
 
+    /// Whether there were too many calls for now, which says nothing about later ones.
+    pub fn is_rate_limited(&self) -> bool {
+        self.cause().and_then(Cause::status) == Some(429)
+    }
+
     /// Whether Qdrant answered, and refused.
     pub fn is_answer(&self) -> bool {
         self.cause().and_then(Cause::status).is_some()

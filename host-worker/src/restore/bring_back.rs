@@ -38,6 +38,8 @@ pub(super) struct BringBack<'a> {
 /// What has become of a name in Qdrant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
+    /// An earlier run made a collection where none was, and it is as recorded. Somebody may use it by now.
+    Kept,
     /// A collection was made where none was, whole or half.
     Made,
     /// A collection took the place of another one, whole.
@@ -100,7 +102,7 @@ impl<'a> BringBack<'a> {
         for target in &plan.targets {
             let replaces = self.journal.asked(&target.name).is_some_and(|asked| asked.replaces);
             let done = match (target.place, replaces) {
-                (Place::Done, false) => Done::Made,
+                (Place::Done, false) => Done::Kept,
                 (Place::Done, true) => Done::Replaced,
                 (Place::Free, true) => Done::Lost,
                 (Place::Taken, _) | (Place::Free, false) => continue,
@@ -184,7 +186,7 @@ impl<'a> BringBack<'a> {
             return self.undo(failure).await;
         }
         let done = self.done.iter().map(|(name, done)| match done {
-            Done::Made => format!("collection `{name}` is restored"),
+            Done::Kept | Done::Made => format!("collection `{name}` is restored"),
             Done::Replaced => replaced(name),
             Done::Lost | Done::HalfReplaced => lost(name),
         });
@@ -203,12 +205,26 @@ impl<'a> BringBack<'a> {
         let mut remains = Vec::new();
         let mut goes_on = false;
         // If nobody can say what readers use, nothing can be deleted either.
-        let aliases = self.qdrant.aliases().await.unwrap_or_default();
+        let aliases = self.qdrant.aliases().await;
         for (name, done) in &self.done {
             match done {
                 Done::Replaced => remains.push(replaced(name)),
                 Done::Lost => remains.push(lost(name)),
+                Done::Kept => {
+                    remains.push(format!("collection `{name}`, which an earlier run restored, stays"));
+                    goes_on = true;
+                }
                 Done::Made | Done::HalfReplaced => {
+                    let Ok(aliases) = &aliases else {
+                        remains.push(format!(
+                            "collection `{name}` stays, for nobody could say whether an alias is on it"
+                        ));
+                        if *done == Done::HalfReplaced {
+                            remains.push(lost(name));
+                        }
+                        goes_on = true;
+                        continue;
+                    };
                     if let Some((alias, _)) = aliases.iter().find(|(_, target)| *target == name) {
                         remains.push(format!(
                             "collection `{name}` stays, for somebody has put the alias `{alias}` on it"

@@ -31,6 +31,8 @@ struct Record {
 /// What a person chose to restore, and where to: the same choice goes on, another begins anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Choice {
+    /// Which Qdrant. It holds no secret: an address with a password is refused.
+    qdrant_url: String,
     backup_id: BackupId,
     frames_root: String,
     /// Empty for all.
@@ -60,8 +62,9 @@ pub(super) enum Step {
 }
 
 impl Choice {
-    pub(super) fn new(args: &RestoreArgs, manifest: &Manifest) -> Self {
+    pub(super) fn new(qdrant_url: String, args: &RestoreArgs, manifest: &Manifest) -> Self {
         Self {
+            qdrant_url,
             backup_id: manifest.backup_id,
             frames_root: manifest.archive.frames_root.clone(),
             collections: args.collections.iter().cloned().collect(),
@@ -149,6 +152,7 @@ mod tests {
 
     fn choice(change: impl FnOnce(&mut Choice)) -> Choice {
         let mut choice = Choice {
+            qdrant_url: "http://127.0.0.1:6333".to_owned(),
             backup_id: "20261123T051400Z".parse().unwrap(),
             frames_root: "ab".repeat(32),
             collections: BTreeSet::new(),

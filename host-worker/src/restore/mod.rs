@@ -27,7 +27,7 @@ use self::{
     plan::{Mode, Place, Plan, Present},
 };
 use crate::{
-    backup::{rate, require_free, timings_line},
+    backup::{self, rate, require_free, timings_line},
     cli::RestoreArgs,
     config::{ByteSize, SnapshotsDir},
     error::Error,
@@ -92,7 +92,8 @@ pub async fn restore(
     qdrant::version::can_restore(recorded, server)?;
     server.check_supported()?;
     let mode = mode(args);
-    let journal = Journal::open(&work_dir, Choice::new(args, manifest))?;
+    let choice = Choice::new(session.config.qdrant()?.url, args, manifest);
+    let journal = Journal::open(&work_dir, choice)?;
     // Something may still be recovered for an earlier run: only afterwards can be said what is there.
     let earlier = session.unless_cancelled(Earlier::look(&qdrant, manifest, &mode, &journal)).await??;
     let plan = plan::plan(manifest, &args.collections, &mode, &present(&qdrant).await?, &earlier)?;
@@ -116,6 +117,8 @@ pub async fn restore(
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: true })?;
     }
 
+    // What a backup has captured before is not what this host has from now on.
+    backup::give_up_unfinished(session).await;
     let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant, journal);
     if let Err(error) = bring_back.run(&plan, &dir, &mut phases).await {
         return Err(bring_back.give_up(error).await);
