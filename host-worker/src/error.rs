@@ -340,7 +340,7 @@ impl Error {
                 left.join(", ")
             )),
             Self::NotUndone { .. } => Some(
-                "the archive is untouched: what is lost comes back with `host-worker restore --replace --collection NAME`".to_owned(),
+                "the archive is untouched: type the same command again to go on from what is there; only what was deleted and is not back needs `host-worker restore --replace --collection NAME`".to_owned(),
             ),
             Self::Local { source, .. } | Self::LockFile { source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("Qdrant writes snapshots for its own user only: run as root or as that user".to_owned())
