@@ -10,7 +10,7 @@ use crate::{
     index::{Frame, FrameIndex, IndexError},
     memory::{Buffer, Gauge, Pool, fit},
     progress::Progress,
-    retry::{Attempts, RetryPolicy},
+    retry::{Attempts, RetryPolicy, retried},
     store::{MultipartStore, ObjectInfo},
     upload::{DEFAULT_CONCURRENCY, thread_count},
     window::Window,
@@ -70,14 +70,10 @@ impl Object {
         version_id: Option<&str>,
         options: &ReadOptions,
     ) -> Result<Self, Error> {
-        let mut attempts = Attempts::new(options.retry, &options.progress, format!("look at {key}"));
-        let found = loop {
-            match store.head(key, version_id).await {
-                Ok(found) => break found,
-                Err(error) if attempts.again(&error).await => {}
-                Err(source) => return Err(Error::Head { key: key.to_owned(), source }),
-            }
-        };
+        let what = format!("look at {key}");
+        let found = retried(options.retry, &options.progress, what, || store.head(key, version_id))
+            .await
+            .map_err(|source| Error::Head { key: key.to_owned(), source })?;
         let ObjectInfo { size, etag, .. } =
             found.ok_or_else(|| Error::ObjectMissing { key: key.to_owned() })?;
         Ok(Self {
