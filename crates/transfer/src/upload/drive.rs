@@ -64,7 +64,6 @@ pub(super) async fn transfer<S: MultipartStore>(
         ready: VecDeque::new(),
         object: None,
         unhashed: resume.digests.iter().filter(|digest| digest.is_none()).count(),
-        digests: resume.digests.clone(),
         ledger: Ledger::new(&work.layout, resume.digests.clone(), plan.frames),
         journal: journal.as_mut(),
         window: Window::new(plan.concurrency),
@@ -78,9 +77,9 @@ pub(super) async fn transfer<S: MultipartStore>(
         tracing::warn!(key = upload.key, "a thread of the upload does not stop");
     }
     let object = moved?;
-    let Drive { mut parts, digests, resumed, .. } = drive;
+    let Drive { mut parts, ledger, resumed, .. } = drive;
     parts.sort_unstable_by_key(|part| part.number);
-    Ok(Moved { parts, object, digests, resumed })
+    Ok(Moved { parts, object, digests: ledger.into_digests(), resumed })
 }
 
 /// What has happened so far.
@@ -93,7 +92,6 @@ struct Drive<'a> {
     /// Parts that wait to be sent.
     ready: VecDeque<Part>,
     object: Option<Assembled>,
-    digests: Vec<Option<[u8; 32]>>,
     /// Entries whose digest is not known yet.
     unhashed: usize,
     ledger: Ledger,
@@ -146,7 +144,6 @@ impl Drive<'_> {
             Event::Part(part) => self.take_part(part, progress),
             Event::Hashing(frame, state) => self.ledger.state(frame, state),
             Event::Entry(entry, digest) => {
-                self.digests[entry] = Some(digest);
                 self.unhashed -= 1;
                 self.ledger.digest(entry, digest);
             }

@@ -72,6 +72,11 @@ impl Ledger {
         self.digests[entry] = Some(digest);
     }
 
+    /// The digests of all entries, as far as they are known.
+    pub(super) fn into_digests(self) -> Vec<Option<[u8; 32]>> {
+        self.digests
+    }
+
     /// The next record that can be written, if any, `elapsed` after the upload's begin.
     pub(super) fn next(&mut self, elapsed: Duration) -> Option<Record> {
         let frame = self.waiting.front()?.0.checkpoint.frame;
