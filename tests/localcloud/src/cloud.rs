@@ -128,6 +128,7 @@ impl Cloud {
             .env_remove("AWS_SESSION_TOKEN")
             .env_remove("AWS_ENDPOINT_URL")
             .env_remove("QDRANT_API_KEY")
+            .env("QDRANT_BACKUP_CONFIG", "/dev/null")
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("AWS_EC2_METADATA_DISABLED", "true")
