@@ -2,6 +2,7 @@
 //!
 //! It is a development crate. Nothing ships it and no product crate depends on it.
 
+mod background;
 pub mod cli;
 pub mod cloud;
 pub mod corpus;
@@ -9,3 +10,6 @@ pub mod demo;
 pub mod indexer;
 pub mod qdrant;
 pub mod s3;
+pub mod script;
+pub mod serve;
+pub mod ssm;
