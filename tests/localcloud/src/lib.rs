@@ -8,6 +8,8 @@ pub mod cloud;
 pub mod corpus;
 pub mod demo;
 pub mod indexer;
+pub mod lambda;
+mod process;
 pub mod qdrant;
 pub mod s3;
 pub mod script;

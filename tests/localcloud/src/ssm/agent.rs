@@ -19,7 +19,8 @@ use super::command::{Order, State};
 use super::document::{Definition, scaled};
 use super::fault::Delivery;
 use super::host::{Host, Presence};
-use super::process::{MARKER, ProcessGroup};
+use super::process::MARKER;
+use crate::process::ProcessGroup;
 
 /// The exit code by which a script asks for a restart of the machine.
 const REBOOT: i32 = 194;
@@ -168,7 +169,7 @@ impl Carrier {
             Err(error) => return Ended::NotStarted(error),
         };
         // Whatever happens to this future, the group does not outlive it.
-        let group = ProcessGroup::of(&child);
+        let mut group = ProcessGroup::of(&child);
         let ended = tokio::select! {
             biased;
             () = self.host.gone.cancelled() => Ended::Lost,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getsid, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 
 /// The variable that every process of a host has.
 pub(crate) const MARKER: &str = "LOCALCLOUD_HOST";
@@ -53,35 +53,4 @@ pub(crate) fn marked(prefix: &str, which: Which) -> Vec<Pid> {
     });
     let attached = |pid: &Pid| getsid(None).is_ok_and(|own| getsid(Some(*pid)) == Ok(own));
     pids.filter(|pid| which == Which::All || attached(pid)).collect()
-}
-
-/// A process group that dies with its guard.
-#[derive(Debug)]
-pub(crate) struct ProcessGroup(Option<Pid>);
-
-impl ProcessGroup {
-    /// Guards the group whose leader is this child.
-    pub(crate) fn of(child: &tokio::process::Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
-    }
-
-    /// Kills (SIGKILL) the whole group.
-    pub(crate) fn kill(&self) {
-        if let Some(group) = self.0
-            && let Err(error) = kill_process_group(group, Signal::KILL)
-        {
-            tracing::debug!(%error, "a process group had already ended");
-        }
-    }
-
-    /// Lets go of it: the leader has ended, and its number may be another's soon.
-    pub(crate) fn release(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
