@@ -8,12 +8,15 @@ use jiff::{SignedDuration, Timestamp};
 use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker};
 
 use crate::{
-    error::{Error, chain},
+    error::{Error, chain, truncate},
     event::{Decide, Decided, Decision, Input, Trigger},
 };
 
-/// How long an execution may come back because the host is taken. A backup takes at most half of the day that `TriggerSnapshot` has, and a later one is due by then.
+/// How long an execution may come back because the host is taken. Its backup would bear the time at which it was started, and a later one is as good by then.
 pub const MAX_WAIT: SignedDuration = SignedDuration::from_hours(6);
+
+/// How much of a batch's id is shown or passed on, in bytes. It is the job's own text, of any length.
+const MAX_BATCH: usize = 256;
 
 pub(crate) async fn decide<S: ObjectStore>(
     catalog: &Catalog<S>,
@@ -68,7 +71,7 @@ async fn existing<S: ObjectStore>(
         return Err(Error::IdTaken { backup });
     }
     let reason = format!("backup {backup} exists: another execution was started in the same second");
-    let batch = manifest.indexing.map(|marker| marker.batch_id);
+    let batch = manifest.indexing.map(|marker| shown(&marker.batch_id));
     Ok(Some(Verdict { decision: Decision::AlreadyBackedUp, reason, batch }))
 }
 
@@ -105,24 +108,33 @@ async fn by_marker<S: ObjectStore>(catalog: &Catalog<S>, key: &str) -> Result<Ve
         return Ok(proceed(&marker, &format!("no batch is recorded in backup {backup}")));
     };
     if before.batch_id == marker.batch_id {
-        let reason = format!("batch `{}` is in backup {backup}", marker.batch_id);
-        return Ok(Verdict { decision: Decision::AlreadyBackedUp, reason, batch: Some(marker.batch_id) });
+        let batch = shown(&marker.batch_id);
+        let reason = format!("batch `{batch}` is in backup {backup}");
+        return Ok(Verdict { decision: Decision::AlreadyBackedUp, reason, batch: Some(batch) });
     }
+    let newer = shown(&before.batch_id);
     if marker.finished_at < before.finished_at {
         return Err(Error::OlderBatch {
-            batch: marker.batch_id,
+            batch: shown(&marker.batch_id),
             finished: marker.finished_at,
             backup,
-            newer: before.batch_id,
+            newer,
             newer_finished: before.finished_at,
         });
     }
-    Ok(proceed(&marker, &format!("backup {backup} has batch `{}`", before.batch_id)))
+    Ok(proceed(&marker, &format!("backup {backup} has batch `{newer}`")))
 }
 
 fn proceed(marker: &SuccessMarker, why: &str) -> Verdict {
-    let reason = format!("batch `{}` is not backed up: {why}", marker.batch_id);
-    Verdict { decision: Decision::Proceed, reason, batch: Some(marker.batch_id.clone()) }
+    let batch = shown(&marker.batch_id);
+    let reason = format!("batch `{batch}` is not backed up: {why}");
+    Verdict { decision: Decision::Proceed, reason, batch: Some(batch) }
+}
+
+fn shown(batch: &str) -> String {
+    let mut shown = batch.to_owned();
+    truncate(&mut shown, MAX_BATCH);
+    shown
 }
 
 #[cfg(test)]

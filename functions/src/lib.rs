@@ -38,6 +38,7 @@ pub use hosts::Hosts;
 pub use run::run;
 
 use emf::Metric;
+use error::chain;
 
 /// The functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,20 +140,32 @@ pub async fn handle<S: ObjectStore, H: Hosts>(
 ) -> Result<Reply, Error> {
     let span = span(function, &event);
     async {
-        match function {
+        let outcome = match function {
             Function::QuiesceCheck => quiesce_check::handle(settings, catalog, hosts, event, now).await,
             Function::TriggerSnapshot => trigger_snapshot::handle(settings, hosts, event).await,
             Function::PublishManifest => publish_manifest::handle(settings, catalog, event, now).await,
             Function::VerifyRestore => verify_restore::handle(settings, catalog, hosts, event).await,
-        }
+        };
+        outcome.inspect_err(|error| report(function, error))
     }
     .instrument(span)
     .await
 }
 
+/// Logs a failure, once. The state machine tries again what is transient, and a person need not look at it yet.
+fn report(function: Function, error: &Error) {
+    let (function, kind, hint, error) = (function.name(), error.kind(), error.hint(), chain(error));
+    if kind.is_transient() {
+        tracing::warn!(function, %kind, hint, error, "the call fails, and may be tried again");
+    } else {
+        tracing::error!(function, %kind, hint, error, "the call fails");
+    }
+}
+
 /// Says in every log line whose call it is. What does not look like a name or an id is left out: it may be anything.
 fn span(function: Function, event: &Value) -> tracing::Span {
-    let span = tracing::info_span!("call", function = function.name(), execution = Empty, backup = Empty);
+    // Of the highest level, so that it is there at every level of the lines.
+    let span = tracing::error_span!("call", function = function.name(), execution = Empty, backup = Empty);
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
     if let Some(execution) = text("/execution").and_then(|text| text.parse::<ExecutionName>().ok()) {
         span.record("execution", execution.to_string());

@@ -30,12 +30,14 @@ use crate::{
     event::token_of,
     handle,
     redact::redact,
+    report,
 };
 
-/// Documents are small and commands are short: whatever takes longer has failed, and a function is given a minute altogether.
+/// Documents are small and commands are short: whatever takes longer has failed. A dispatch makes four calls beside the time that it looks at its command, and a
+/// function is given two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
-const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves the calls of one function, as long as AWS Lambda wants it to.
 pub fn run(function: Function) -> ExitCode {
@@ -72,6 +74,8 @@ fn start_log() {
         .with_default(level.min(LevelFilter::WARN))
         .with_target("functions", level)
         .with_target("catalog", level)
+        // Only a span, with the id of the request.
+        .with_target("lambda_runtime::layers::trace", LevelFilter::INFO)
         // What it says of a failed call is said here already.
         .with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
@@ -117,29 +121,33 @@ async fn answer(function: Function, ready: &Result<Ready, Error>, event: Value) 
     let now = Timestamp::now();
     let Ready { settings, catalog, hosts } = match ready {
         Ok(ready) => ready,
-        Err(error) => return Err(report(function, DEFAULT_NAMESPACE, now, error)),
+        Err(error) => {
+            report(function, error);
+            return Err(failed(function, DEFAULT_NAMESPACE, now, error));
+        }
     };
     let token = token_of(&event).to_owned();
     // On the heap: the futures of four functions inside each other are deeper than the compiler looks.
     let call = Box::pin(handle(function, settings, catalog, hosts, event, now));
     let outcome = unwinding(call).await.unwrap_or_else(|panic| {
-        Err(Error::Panicked { function: function.name(), message: redact(&panic, &token) })
+        let error = Error::Panicked { function: function.name(), message: redact(&panic, &token) };
+        report(function, &error);
+        Err(error)
     });
     match outcome {
         Ok(Reply { body, metrics }) => {
             write(emf::line(settings.namespace(), function.name(), now, &metrics, &[]));
             Ok(body)
         }
-        Err(error) => Err(report(function, settings.namespace(), now, &error)),
+        Err(error) => Err(failed(function, settings.namespace(), now, &error)),
     }
 }
 
-/// Tells the log and the metrics of a failure; what remains is what Step Functions is told.
-fn report(function: Function, namespace: &str, now: Timestamp, error: &Error) -> Diagnostic {
-    let (kind, hint) = (error.kind(), error.hint());
-    tracing::error!(function = function.name(), %kind, hint, error = chain(error), "the call fails");
+/// Counts a failure; what remains is what Step Functions is told.
+fn failed(function: Function, namespace: &str, now: Timestamp, error: &Error) -> Diagnostic {
+    let kind = error.kind().name();
     let failures = [Metric::count("Failures", 1)];
-    write(emf::line(namespace, function.name(), now, &failures, &[("FailureKind", kind.name())]));
+    write(emf::line(namespace, function.name(), now, &failures, &[("FailureKind", kind)]));
     Diagnostic::from(error)
 }
 

@@ -224,3 +224,17 @@ async fn an_input_that_is_not_understood_is_refused() {
     assert_eq!(kind, FailureKind::ConfigInvalid);
     assert!(message.contains("is not the name of an execution"), "{message}");
 }
+
+#[tokio::test]
+async fn batches_with_endless_names_are_told_apart_and_shown_in_part() {
+    let world = World::new();
+    let name = "n".repeat(1 << 20);
+    world.mark(&name, minute(5));
+    assert_eq!(answer(&world, marker_input()).await["decision"], "Proceed");
+    world.publish(of_batch(12, &name)).await;
+    let done = answer(&world, marker_input()).await;
+    assert_eq!(done["decision"], "AlreadyBackedUp");
+    assert!(done.to_string().len() < 1024);
+    world.mark(&format!("{name}m"), minute(8));
+    assert_eq!(answer(&world, marker_input()).await["decision"], "Proceed");
+}
