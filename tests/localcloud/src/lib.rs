@@ -9,3 +9,4 @@ pub mod demo;
 pub mod indexer;
 pub mod qdrant;
 pub mod s3;
+pub mod stepfunctions;
