@@ -203,10 +203,10 @@ impl Comparison {
             _ => None,
         };
         if let Some(property) = property {
-            return match operand {
-                Value::Bool(wanted) => Ok(Self::Is(property, wanted)),
-                other => Err(format!("must be a boolean, it is {}", kind(&other))),
+            let Value::Bool(wanted) = operand else {
+                return Err(format!("must be a boolean, it is {}", kind(&operand)));
             };
+            return Ok(Self::Is(property, wanted));
         }
         if name == "StringMatches" {
             return text(operand).map(Self::Matches);

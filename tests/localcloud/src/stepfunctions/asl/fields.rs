@@ -15,10 +15,10 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Opens an object. `field` is where it is, for the message.
     pub(super) fn of(place: &Place, field: &str, value: Value) -> Result<Self, DefinitionError> {
-        match value {
-            Value::Object(rest) => Ok(Self { place: place.clone(), rest, asked: Vec::new() }),
-            other => Err(place.field(field, format!("must be an object, it is {}", kind(&other)))),
-        }
+        let Value::Object(rest) = value else {
+            return Err(place.field(field, format!("must be an object, it is {}", kind(&value))));
+        };
+        Ok(Self { place: place.clone(), rest, asked: Vec::new() })
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -85,10 +85,10 @@ impl<'a> Fields<'a> {
 
 /// A string.
 pub(super) fn text(value: Value) -> Result<String, String> {
-    match value {
-        Value::String(text) => Ok(text),
-        other => Err(format!("must be a string, it is {}", kind(&other))),
-    }
+    let Value::String(text) = value else {
+        return Err(format!("must be a string, it is {}", kind(&value)));
+    };
+    Ok(text)
 }
 
 /// A whole number within bounds.

@@ -141,9 +141,11 @@ fn catcher(fields: &mut Fields<'_>) -> Result<Catcher, DefinitionError> {
 
 /// `ResultPath`: left out it is `$`, and `null` means that the result is not kept.
 pub(super) fn result_path(fields: &mut Fields<'_>) -> Result<Option<ReferencePath>, DefinitionError> {
-    let given = fields.read("ResultPath", |value| match value {
-        Value::Null => Ok(None),
-        value => ReferencePath::parse(&text(value)?).map(Some),
+    let given = fields.read("ResultPath", |value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        ReferencePath::parse(&text(value)?).map(Some)
     })?;
     match given {
         Some(path) => Ok(path),

@@ -128,10 +128,9 @@ impl TextAt {
         &self,
         scope: &mut Scope<'_>,
     ) -> Result<Result<String, Value>, Evaluation> {
-        Ok(match self.expression.evaluate(scope, self.field)? {
-            Value::String(text) => Ok(text),
-            other => Err(other),
-        })
+        let found = self.expression.evaluate(scope, self.field)?;
+        let Value::String(text) = found else { return Ok(Err(found)) };
+        Ok(Ok(text))
     }
 }
 
@@ -450,9 +449,9 @@ fn map(fields: &mut Fields<'_>) -> Result<Map, DefinitionError> {
 
 fn transition(fields: &mut Fields<'_>) -> Result<Transition, DefinitionError> {
     let next = fields.read("Next", text)?;
-    let end = fields.read("End", |value| match value {
-        Value::Bool(true) => Ok(()),
-        other => Err(format!("must be `true`, it is {other}")),
+    let end = fields.read("End", |value| match value.as_bool() {
+        Some(true) => Ok(()),
+        Some(false) | None => Err(format!("must be `true`, it is {value}")),
     })?;
     match (next, end) {
         (Some(next), None) => Ok(Transition::Next(next)),
@@ -463,9 +462,11 @@ fn transition(fields: &mut Fields<'_>) -> Result<Transition, DefinitionError> {
 }
 
 fn filter(fields: &mut Fields<'_>, field: &'static str) -> Result<Filter, DefinitionError> {
-    let read = |value| match value {
-        Value::Null => Ok(Filter::Nothing),
-        value => Path::parse(&text(value)?).map(Filter::Path),
+    let read = |value: Value| {
+        if value.is_null() {
+            return Ok(Filter::Nothing);
+        }
+        Path::parse(&text(value)?).map(Filter::Path)
     };
     Ok(fields.read(field, read)?.unwrap_or(Filter::Whole))
 }

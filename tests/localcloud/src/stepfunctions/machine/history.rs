@@ -91,6 +91,25 @@ impl HistoryEvent {
         }
         event
     }
+
+    /// The event without inputs, outputs and parameters (`includeExecutionData: false`).
+    #[must_use]
+    pub fn to_json_without_data(&self) -> Value {
+        let mut event = self.to_json();
+        if let Some((field, mut details)) = self.happening.details()
+            && let Some(fields) = details.as_object_mut()
+        {
+            fields.retain(|name, _| {
+                !matches!(name.as_str(), "input" | "inputDetails" | "output" | "outputDetails")
+            });
+            // It is a required field of the model.
+            if let Some(parameters) = fields.get_mut("parameters") {
+                *parameters = "".into();
+            }
+            event[field] = details;
+        }
+        event
+    }
 }
 
 /// Without payloads: a task's parameters hold its token.

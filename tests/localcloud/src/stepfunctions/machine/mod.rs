@@ -45,6 +45,7 @@ use serde_json::Value;
 
 pub use self::event::{AttemptId, Effect, Event, Invocation, Outcome, TimerId};
 pub use self::failure::Failure;
+pub(in crate::stepfunctions) use self::history::epoch_seconds;
 pub use self::history::{Happening, HistoryEvent};
 pub use self::token::TaskToken;
 
