@@ -36,6 +36,7 @@ pub use dispatch::Dispatched;
 pub use error::{Error, MAX_MESSAGE};
 pub use hosts::Hosts;
 pub use run::run;
+pub use ssm::DELIVERY_TIMEOUT;
 
 use emf::Metric;
 use error::chain;

@@ -2,6 +2,8 @@
 //!
 //! Retries of a single call are those of the client. `SendCommand` has no client token, so that a retry whose first answer was lost sends twice.
 
+use std::time::Duration;
+
 use aws_sdk_ssm::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -15,8 +17,9 @@ use crate::{
 
 /// Which version of the document is run: the one that the stack made the default.
 const DOCUMENT_VERSION: &str = "$DEFAULT";
-/// In how many seconds the agent must have begun, so that a host that comes back later does not run what nobody waits for.
-const DELIVERY_SECONDS: i32 = 600;
+/// How soon the agent must have begun, so that a host that comes back later does not run what nobody waits for.
+/// Workers wait longer than that for the token of a retry.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Hosts on one page: as many as there may be.
 const PAGE: i32 = 50;
 
@@ -51,7 +54,7 @@ impl Hosts for Client {
             .document_version(DOCUMENT_VERSION)
             .instance_ids(command.host.as_str())
             .comment(&command.comment)
-            .timeout_seconds(DELIVERY_SECONDS)
+            .timeout_seconds(i32::try_from(DELIVERY_TIMEOUT.as_secs()).unwrap_or(i32::MAX))
             .set_parameters(Some(parameters.collect()))
             .send()
             .await

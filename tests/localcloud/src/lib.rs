@@ -15,3 +15,4 @@ pub mod s3;
 pub mod script;
 pub mod serve;
 pub mod ssm;
+pub mod stepfunctions;
