@@ -131,7 +131,7 @@ async fn a_lost_host_takes_every_process_with_it_and_is_given_up_in_the_end() {
     let bench = Bench::quick();
     bench.document(
         "stays",
-        100,
+        300,
         &[
             "setsid sh -c 'echo $$ > $OUT/detached; exec sleep 1000' &",
             "while [ ! -s $OUT/detached ]; do sleep 0.01; done; exec sleep 1000",
