@@ -27,7 +27,18 @@ fn bootstrap() {
         std::process::exit(4);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if std::env::var_os("UNREADY").is_some() {
+        runtime.block_on(tell_that_init_failed());
+        std::process::exit(1);
+    }
     runtime.block_on(lambda_runtime::run(service_fn(handle))).unwrap();
+}
+
+async fn tell_that_init_failed() {
+    let api = std::env::var_os("AWS_LAMBDA_RUNTIME_API").unwrap().into_string().unwrap();
+    let url = format!("http://{api}/2018-06-01/runtime/init/error");
+    let body = json!({ "errorType": "ConfigInvalid", "errorMessage": "no bucket" }).to_string();
+    assert_eq!(reqwest::Client::new().post(url).body(body).send().await.unwrap().status(), 202);
 }
 
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
@@ -166,6 +177,11 @@ async fn a_function_that_cannot_start_fails_every_invocation() {
     let mut broken = function("broken");
     broken.env.insert("BROKEN".to_owned(), "1".to_owned());
     lambda.add_function(broken).unwrap();
+    let mut unready = function("unready");
+    unready.env.insert("UNREADY".to_owned(), "1".to_owned());
+    lambda.add_function(unready).unwrap();
+    let failed = lambda.invoke("unready", json!({})).await.unwrap_err();
+    assert_eq!(failed, FunctionError::new("ConfigInvalid", "no bucket"));
     lambda.add_function(FunctionOptions::new("absent", "/nowhere/bootstrap")).unwrap();
     let failed = lambda.invoke("broken", json!({})).await.unwrap_err();
     assert_eq!(failed.error_type, "Runtime.ExitError");
@@ -187,6 +203,9 @@ async fn a_function_that_takes_too_long_is_killed() {
     let id = lambda.invocations("f").unwrap()[0].request_id.clone();
     let words = format!("RequestId: {id} Error: Task timed out after 3.00 seconds");
     assert_eq!(late, FunctionError::new("Sandbox.Timedout", words));
+    let pid =
+        fs_err::read_dir(dir.path()).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+    assert!(!alive(&json!(pid.parse::<u32>().unwrap())));
     lambda.faults().on("f").inject(Effect::Hang);
     let hung = lambda.invoke("f", json!({})).await.unwrap_err();
     assert_eq!(hung.error_type, "Sandbox.Timedout");

@@ -19,7 +19,6 @@ use super::command::{Order, State};
 use super::document::{Definition, scaled};
 use super::fault::Delivery;
 use super::host::{Host, Presence};
-use super::process::MARKER;
 use crate::process::ProcessGroup;
 
 /// The exit code by which a script asks for a restart of the machine.
@@ -203,8 +202,7 @@ impl Carrier {
         command.args(argument).arg(&path);
         command
             .env_clear()
-            .envs(&self.host.options.env)
-            .env(MARKER, &self.host.marker)
+            .envs(self.host.environment())
             .env("AWS_SSM_INSTANCE_ID", self.host.id())
             .env("AWS_SSM_REGION_NAME", &self.service.region)
             .current_dir(self.definition.step.working_directory.as_ref().map_or(folder, Path::new))

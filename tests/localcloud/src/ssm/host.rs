@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{Which, kill_marked};
+use super::process::{MARKER, Which, kill_marked};
 
 /// How many commands an agent runs at once (`CommandWorkersLimit`).
 const WORKERS: usize = 5;
@@ -90,7 +90,7 @@ pub(super) struct Host {
     pub(super) options: HostOptions,
     presence: Mutex<Presence>,
     /// What its processes are known by.
-    pub(super) marker: String,
+    marker: String,
     pub(super) knows_env_var: bool,
     pub(super) workers: Arc<Semaphore>,
     /// The machine is lost, for good.
@@ -129,6 +129,13 @@ impl Host {
 
     pub(super) fn set_presence(&self, presence: Presence) {
         *self.presence.lock().unwrap_or_else(PoisonError::into_inner) = presence;
+    }
+
+    /// The environment of its processes.
+    pub(super) fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment = self.options.env.clone();
+        environment.insert(MARKER.to_owned(), self.marker.clone());
+        environment
     }
 
     /// Kills every process of the host, detached ones too.

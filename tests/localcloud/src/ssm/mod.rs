@@ -218,6 +218,15 @@ impl Ssm {
         Ok(self.host(instance_id)?.kill_all_processes())
     }
 
+    /// The environment of a host's scripts, with the variable by which its processes are known: what a caller starts on a host
+    /// by itself belongs to it when it is started with this.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn environment(&self, instance_id: &str) -> anyhow::Result<BTreeMap<String, String>> {
+        Ok(self.host(instance_id)?.environment())
+    }
+
     /// How often a host was restarted by exit code 194.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ async fn a_lost_host_takes_every_process_with_it_and_is_given_up_in_the_end() {
     let bench = Bench::quick();
     bench.document(
         "stays",
-        100,
+        300,
         &[
             "setsid sh -c 'echo $$ > $OUT/detached; exec sleep 1000' &",
             "while [ ! -s $OUT/detached ]; do sleep 0.01; done; exec sleep 1000",
@@ -140,8 +140,11 @@ async fn a_lost_host_takes_every_process_with_it_and_is_given_up_in_the_end() {
     let send = bench.client().send_command().document_name("stays").instance_ids(HOST).timeout_seconds(30);
     let id = send.send().await.unwrap().command.unwrap().command_id.unwrap();
     let detached = bench.written("detached").await;
-    bench.ssm.lose_host(HOST).unwrap();
+    let mut own = std::process::Command::new("sleep");
+    let mut own = own.arg("1000").envs(bench.ssm.environment(HOST).unwrap()).spawn().unwrap();
+    assert!(bench.ssm.lose_host(HOST).unwrap() >= 2);
     died(&detached).await;
+    assert!(!own.wait().unwrap().success(), "what the owner started on the host is lost with it");
     let ended = bench.ended(&id).await;
     assert_eq!(ended.state, State::DeliveryTimedOut, "nobody is left to say how it ended");
     assert_eq!(ended.runs[0].exit_code, None);

@@ -74,7 +74,7 @@ async fn family(bench: &Bench) -> [String; 3] {
 #[tokio::test]
 async fn a_time_out_kills_the_group_and_not_what_has_detached_itself() {
     // Long enough for the family to be there, and a time-out of the document nevertheless.
-    let bench = Bench::with(SsmOptions { second: Duration::from_millis(200), ..SsmOptions::default() });
+    let bench = Bench::with(SsmOptions { second: Duration::from_millis(300), ..SsmOptions::default() });
     bench.document("family", 10, FAMILY);
     let id = bench.send("family").await;
     let [script, child, detached] = family(&bench).await;

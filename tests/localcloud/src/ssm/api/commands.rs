@@ -95,13 +95,12 @@ pub(super) fn list_invocations(service: &Service, request: List) -> Result {
         if request.command_id.as_ref().is_some_and(|id| *id != command.id) {
             continue;
         }
-        let seen: Vec<bool> = command.invocations.iter_mut().map(|invocation| !hidden(invocation)).collect();
-        for (invocation, seen) in command.invocations.iter().zip(seen) {
-            let other = request.instance_id.as_ref().is_some_and(|id| *id != invocation.instance_id);
-            if seen && !other {
-                found.push(listed(command, invocation, request.details));
-            }
-        }
+        let asked = |id: &String| request.instance_id.as_ref().is_none_or(|asked| asked == id);
+        let invocations = command.invocations.iter_mut().filter(|one| asked(&one.instance_id));
+        let seen: Vec<String> =
+            invocations.filter_map(|one| (!hidden(one)).then(|| one.instance_id.clone())).collect();
+        let seen = seen.iter().filter_map(|id| command.invocation(id));
+        found.extend(seen.map(|invocation| listed(command, invocation, request.details)));
     }
     if found.is_empty() && request.command_id.as_ref().is_some_and(|id| !known(&state.commands, id)) {
         return Err(ApiError::new("InvalidCommandId", ""));
