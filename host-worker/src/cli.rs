@@ -51,7 +51,7 @@ pub enum Command {
     /// Check everything that a backup needs, and say what to do about it
     Doctor,
     /// For the SSM document: keep the task in the environment (SSM_…) and start a worker for it
-    Dispatch,
+    Dispatch(DispatchArgs),
     /// For `dispatch`: see to a task until Step Functions has acknowledged the answer
     Task(TaskArgs),
 }
@@ -70,7 +70,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Acknowledge
             | Self::Doctor
-            | Self::Dispatch => 0,
+            | Self::Dispatch(_) => 0,
         }
     }
 }
@@ -226,6 +226,14 @@ pub struct PublishArgs {
     pub force: bool,
 }
 
+/// How a worker is started.
+#[derive(Args, Clone, Debug)]
+pub struct DispatchArgs {
+    /// Start the worker as a process of its own, even where systemd could be asked for a unit
+    #[arg(long, env = "QDRANT_BACKUP_DETACHED")]
+    pub detached: bool,
+}
+
 /// Which task.
 #[derive(Args, Clone, Debug)]
 pub struct TaskArgs {
@@ -235,9 +243,6 @@ pub struct TaskArgs {
     /// Priority for CPU and disk: 0 as any program, 19 the last in line
     #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
     pub nice: u8,
-    /// By what all waits of the protocol are divided, where the state machine's are too
-    #[arg(long, env = "QDRANT_BACKUP_TIME_DIVISOR", default_value = "1", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
-    pub time_divisor: u32,
 }
 
 /// A suffix may begin with a hyphen, as `-copy` does, but a forgotten one must not swallow the flag that follows.

@@ -3,7 +3,7 @@
 //! Below this module nothing reads the environment. A secret comes from a file or the environment, never from the command line, where
 //! every user of the host could read it.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, num::NonZeroU32, path::PathBuf};
 
 use clap::Args;
 use protocol::{Layout, key};
@@ -55,6 +55,9 @@ pub struct Settings {
     /// What this host is for: `production`, or `staging` for one that a restore drill may fill [default: production]
     #[arg(long, global = true, env = "QDRANT_BACKUP_HOST_ROLE", value_name = "ROLE")]
     pub host_role: Option<HostRole>,
+    /// By what waits are divided, in an embedded cloud whose clock runs faster [default: 1]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_TIME_DIVISOR", value_name = "N", hide = true)]
+    pub time_divisor: Option<NonZeroU32>,
     /// How tasks of the workflow are done; in the config file only.
     #[arg(skip)]
     #[serde(default)]
@@ -309,6 +312,11 @@ impl Config {
         self.settings.qdrant_image.as_deref()
     }
 
+    /// By what waits are divided.
+    pub fn time_divisor(&self) -> u32 {
+        self.settings.time_divisor.map_or(1, NonZeroU32::get)
+    }
+
     /// How a backup is made that is a task of the workflow.
     pub fn task_backup_args(&self) -> &BackupArgs {
         &self.task_backup_args
@@ -351,6 +359,7 @@ impl Settings {
             success_marker: self.success_marker.or(fallback.success_marker),
             work_dir: self.work_dir.or(fallback.work_dir),
             host_role: self.host_role.or(fallback.host_role),
+            time_divisor: self.time_divisor.or(fallback.time_divisor),
             // Flags cannot set it.
             task: fallback.task,
             network_bandwidth: self.network_bandwidth.or(fallback.network_bandwidth),

@@ -104,7 +104,9 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
                 let diagnosis = session.unless_cancelled(doctor::doctor(&session, now)).await??;
                 judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
             }
-            Command::Dispatch => done(&task::dispatch(&config.work_dir(), variable, now)?, cli.json),
+            Command::Dispatch(args) => {
+                done(&task::dispatch(&config.work_dir(), variable, now, args.detached)?, cli.json)
+            }
             Command::Task(args) => task::run(config.clone(), args, cancel.clone()).await,
         }
     };

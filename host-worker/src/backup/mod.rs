@@ -337,7 +337,8 @@ async fn quiesce(
 ) -> Result<(), Error> {
     let timeout = Duration::from_secs(args.quiesce_timeout);
     let standard = quiesce::Requirements::STANDARD;
-    let wait = quiesce::wait(qdrant, standard, timeout, quiesce::POLL_INTERVAL, phases.pulse());
+    let interval = quiesce::POLL_INTERVAL / session.config.time_divisor();
+    let wait = quiesce::wait(qdrant, standard, timeout, interval, phases.pulse());
     Ok(session.unless_cancelled(wait).await??)
 }
 

@@ -4,7 +4,9 @@
 
 use std::{
     ffi::OsString,
-    path::{Path, PathBuf},
+    io,
+    os::unix::process::CommandExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -40,6 +42,7 @@ pub fn dispatch(
     work_dir: &Path,
     lookup: impl Fn(&str) -> Option<String>,
     now: Timestamp,
+    detached: bool,
 ) -> Result<Dispatched, Error> {
     let envelope = Envelope::from_parameters(|name| lookup(&parameter::variable(name)))?;
     inbox::forget_old(work_dir, now);
@@ -47,45 +50,22 @@ pub fn dispatch(
     match inbox.offer(&envelope)? {
         Offer::Outdated { newest } => Ok(Dispatched::Outdated { newest }),
         Offer::Newest(file) => {
-            let log = inbox.log_file(envelope.order);
-            Ok(Dispatched::Started { unit: start(&file, &log, &envelope)? })
+            let arguments = [OsString::from("task"), file.into_os_string()];
+            let program = std::env::current_exe().map_err(|source| failed("find this program", source))?;
+            let unit = if !detached && Path::new("/run/systemd/system").is_dir() {
+                Some(start_unit(&program, &arguments, &envelope)?)
+            } else {
+                start_process(&program, &arguments, &inbox.log_file(envelope.order))?;
+                None
+            };
+            Ok(Dispatched::Started { unit })
         }
     }
 }
 
-/// Starts `host-worker task FILE` outside of the agent's reach: as a transient unit, or where there is no systemd as a process in a group of its own.
-fn start(file: &Path, log: &Path, envelope: &Envelope) -> Result<Option<String>, Error> {
-    let failed = |what: &str, source| Error::Local { what: format!("start a worker ({what})"), source };
-    let program = std::env::current_exe().map_err(|source| failed("find this program", source))?;
-    let arguments = [OsString::from("task"), file.as_os_str().to_owned()];
-    if Path::new("/run/systemd/system").is_dir() {
-        let unit = format!("qdrant-backup-{}-{}", envelope.task, uuid::Uuid::new_v4().simple());
-        let status = as_unit(&unit, envelope)
-            .arg(&program)
-            .args(&arguments)
-            .stdin(Stdio::null())
-            .status()
-            .map_err(|source| failed("systemd-run", source))?;
-        if !status.success() {
-            let source = std::io::Error::other(format!("systemd-run ended with {status}"));
-            return Err(failed("systemd-run", source));
-        }
-        return Ok(Some(unit));
-    }
-    let log_file = fs_err::OpenOptions::new().create(true).append(true).open(log);
-    let log_file = log_file.map_err(|source| failed("its log", source))?.into_parts().0;
-    let errors = log_file.try_clone().map_err(|source| failed("its log", source))?;
-    detached(&program, &arguments)
-        .stdin(Stdio::null())
-        .stdout(log_file)
-        .stderr(errors)
-        .spawn()
-        .map_err(|source| failed(&program.display().to_string(), source))?;
-    Ok(None)
-}
-
-/// `systemd-run`, up to the program. The unit is stopped by SIGTERM, to which the worker answers by a callback, and has time for it.
-fn as_unit(unit: &str, envelope: &Envelope) -> Command {
+/// Starts the worker as a transient unit. It is stopped by SIGTERM, which the worker answers by a callback, and has time for that.
+fn start_unit(program: &Path, arguments: &[OsString], envelope: &Envelope) -> Result<String, Error> {
+    let unit = format!("qdrant-backup-{}-{}", envelope.task, uuid::Uuid::new_v4().simple());
     let mut command = Command::new("systemd-run");
     command
         .arg(format!("--unit={unit}"))
@@ -95,18 +75,30 @@ fn as_unit(unit: &str, envelope: &Envelope) -> Command {
         // Without a value systemd-run takes its own, so that none is on a command line.
         command.arg(format!("--setenv={name}"));
     }
-    command.arg("--");
-    command
+    let status = command.arg("--").arg(program).args(arguments).stdin(Stdio::null()).status();
+    let status = status.map_err(|source| failed("run systemd-run", source))?;
+    if status.success() {
+        Ok(unit)
+    } else {
+        Err(failed("run systemd-run", io::Error::other(format!("it ended with {status}"))))
+    }
 }
 
-fn detached(program: &PathBuf, arguments: &[OsString]) -> Command {
-    use std::os::unix::process::CommandExt;
+/// Starts the worker as a process in a group of its own, which the agent does not kill with its script.
+fn start_process(program: &Path, arguments: &[OsString], log: &Path) -> Result<(), Error> {
+    let log = fs_err::OpenOptions::new().create(true).append(true).open(log);
+    let log = log.map_err(|source| failed("open its log", source))?.into_parts().0;
+    let errors = log.try_clone().map_err(|source| failed("open its log", source))?;
     let mut command = Command::new(program);
-    command.args(arguments).process_group(0);
+    command.args(arguments).process_group(0).stdin(Stdio::null()).stdout(log).stderr(errors);
     for name in parameter::ALL {
         command.env_remove(parameter::variable(name));
     }
-    command
+    command.spawn().map(drop).map_err(|source| failed("run it", source))
+}
+
+fn failed(what: &str, source: io::Error) -> Error {
+    Error::Local { what: format!("start a worker: {what}"), source }
 }
 
 fn passed_on() -> Vec<String> {

@@ -41,8 +41,8 @@ pub async fn run(config: Config, args: &TaskArgs, cancel: CancellationToken) -> 
     let host = Host {
         work_dir: config.work_dir(),
         callbacks: StepFunctions::new(&config).await,
+        timing: Timing::STANDARD.divided_by(config.time_divisor()),
         work: Job::new(config),
-        timing: Timing::STANDARD.divided_by(args.time_divisor),
         cancel,
     };
     let delivered = deliver(&host, &envelope).await;

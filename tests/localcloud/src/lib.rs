@@ -17,3 +17,4 @@ pub mod script;
 pub mod serve;
 pub mod ssm;
 pub mod stepfunctions;
+pub mod workflow;

@@ -37,11 +37,11 @@ pub struct Message {
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnsEffect {
-    /// `Sns.InternalErrorException`; nothing is published.
+    /// `SNS.InternalErrorException`; nothing is published.
     InternalError,
-    /// `Sns.SnsException`, as throttling and whatever has no name of its own; nothing is published.
+    /// `SNS.SnsException`, as throttling and whatever has no name of its own; nothing is published.
     Refused,
-    /// The message is published, and the caller does not hear of it: `Sns.SdkClientException`.
+    /// The message is published, and the caller does not hear of it: `SNS.SdkClientException`.
     LoseReply,
 }
 
@@ -57,7 +57,7 @@ pub struct SnsError {
 
 impl SnsError {
     fn new(name: &str, message: impl Into<String>) -> Self {
-        Self { error_type: format!("Sns.{name}Exception"), message: message.into() }
+        Self { error_type: format!("SNS.{name}Exception"), message: message.into() }
     }
 }
 
@@ -178,18 +178,18 @@ mod tests {
     fn what_sns_does_not_take_is_refused() {
         let sns = sns();
         let cases = [
-            (json!({ "TopicArn": "arn:other", "Message": "x" }), "Sns.NotFoundException"),
-            (json!({ "TopicArn": TOPIC, "Message": "" }), "Sns.InvalidParameterException"),
-            (json!({ "TopicArn": TOPIC, "Message": "x".repeat(262_145) }), "Sns.InvalidParameterException"),
+            (json!({ "TopicArn": "arn:other", "Message": "x" }), "SNS.NotFoundException"),
+            (json!({ "TopicArn": TOPIC, "Message": "" }), "SNS.InvalidParameterException"),
+            (json!({ "TopicArn": TOPIC, "Message": "x".repeat(262_145) }), "SNS.InvalidParameterException"),
             (
                 json!({ "TopicArn": TOPIC, "Message": "x", "Subject": "a\nb" }),
-                "Sns.InvalidParameterException",
+                "SNS.InvalidParameterException",
             ),
             (
                 json!({ "TopicArn": TOPIC, "Message": "x", "Subject": "a".repeat(101) }),
-                "Sns.InvalidParameterException",
+                "SNS.InvalidParameterException",
             ),
-            (json!({ "TopicArn": TOPIC, "Message": "x", "Topic": "" }), "Sns.InvalidParameterException"),
+            (json!({ "TopicArn": TOPIC, "Message": "x", "Topic": "" }), "SNS.InvalidParameterException"),
         ];
         for (parameters, expected) in cases {
             assert_eq!(sns.task(&parameters).unwrap_err().error_type, expected);
@@ -210,10 +210,10 @@ mod tests {
             })
             .collect();
         let expected = [
-            "Sns.InternalErrorException",
-            "Sns.InternalErrorException",
-            "Sns.SnsException",
-            "Sns.SdkClientException",
+            "SNS.InternalErrorException",
+            "SNS.InternalErrorException",
+            "SNS.SnsException",
+            "SNS.SdkClientException",
             "published",
         ];
         assert_eq!(names, expected);
