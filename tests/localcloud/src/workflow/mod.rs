@@ -61,13 +61,7 @@ pub struct WorkflowOptions {
 
 impl Default for WorkflowOptions {
     fn default() -> Self {
-        Self {
-            divisor: 30,
-            port: 0,
-            function_timeout: 60,
-            second: Duration::from_secs(1),
-            bootstraps: None,
-        }
+        Self { divisor: 30, port: 0, function_timeout: 60, second: Duration::from_secs(1), bootstraps: None }
     }
 }
 
@@ -110,13 +104,18 @@ impl Workflow {
         );
         let step_functions = Front::new(service.clone());
         let machine = service
-            .create_state_machine(MACHINE, &definition(&lambda)?, &format!("arn:aws:iam::{ACCOUNT}:role/{MACHINE}"))
+            .create_state_machine(
+                MACHINE,
+                &definition(&lambda)?,
+                &format!("arn:aws:iam::{ACCOUNT}:role/{MACHINE}"),
+            )
             .map_err(|error| anyhow::anyhow!("the state machine is refused: {error}"))?
             .arn;
         let router = gateway::router(step_functions.clone(), &ssm, &lambda);
         let gateway = HttpServer::start(router, options.port)?;
         add_functions(&lambda, cloud, options, &gateway.endpoint())?;
-        let events = Events::start(Arc::new(Starter { service, runtime: tokio::runtime::Handle::current() }))?;
+        let events =
+            Events::start(Arc::new(Starter { service, runtime: tokio::runtime::Handle::current() }))?;
         events.add_rule(ObjectRule {
             name: "indexing-succeeded".to_owned(),
             bucket: BUCKET.to_owned(),
@@ -225,7 +224,9 @@ fn add_functions(
     for function in Function::ALL {
         let (program, args) = match (&options.bootstraps, cloud.program()) {
             (Some(dir), _) => (dir.join(function.name()), Vec::new()),
-            (None, Program::Localcloud(path)) => (path.clone(), vec!["lambda".into(), function.name().into()]),
+            (None, Program::Localcloud(path)) => {
+                (path.clone(), vec!["lambda".into(), function.name().into()])
+            }
             (None, Program::HostWorker(path)) => (path.with_file_name(function.name()), Vec::new()),
         };
         lambda.add_function(FunctionOptions {
