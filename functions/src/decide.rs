@@ -30,6 +30,7 @@ pub(crate) async fn decide<S: ObjectStore>(
         problem: error.to_string(),
         shape: "\"2026-11-23T05:14:00Z\"",
     })?;
+    tracing::Span::current().record("backup", backup.to_string());
     let waited = now.duration_since(started_at);
     if waited > MAX_WAIT {
         return Err(Error::WaitedTooLong { started_at, hours: waited.as_hours() });

@@ -40,7 +40,10 @@ pub struct Dispatched {
 
 /// The one host that carries the tag and is online.
 pub(crate) async fn only_host<H: Hosts>(hosts: &H, tag: &Tag) -> Result<InstanceId, Error> {
-    let known = hosts.tagged(tag).await?;
+    let mut known = hosts.tagged(tag).await?;
+    // A host that moves from one page to the next while they are read is on both.
+    known.sort_by(|a, b| a.id.cmp(&b.id));
+    known.dedup_by(|a, b| a.id == b.id);
     let (mut online, others): (Vec<Host>, Vec<Host>) = known.into_iter().partition(Host::is_online);
     match (online.pop(), online.is_empty()) {
         (Some(host), true) => Ok(host.id),

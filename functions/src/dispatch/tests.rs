@@ -22,6 +22,7 @@ async fn a_task_goes_to_the_one_host_with_all_that_the_worker_needs() {
     {
         let world = World::new();
         world.hosts.add(&host(3), "ConnectionLost", &[&tag(HOST_TAG)]);
+        world.hosts.add(&host(1), "Online", &[&tag(HOST_TAG)]);
         let mut event = task_event(operation, 14);
         event["backup"]["collections"] = json!(["docs", "a,b"]);
         // What a later release adds to the answer of decide is none of this function's business.
