@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker};
 
 use crate::{
-    error::{Error, chain, truncate},
+    diagnostic::{chain, truncate},
+    error::Error,
     event::{Decide, Decided, Decision, Input, Trigger},
 };
 

@@ -107,7 +107,15 @@ async fn a_look_without_a_result_leaves_it_to_the_heartbeat() {
     world.hosts.fail(HostsError { call: Call::Look, refusal: Refusal::Access, detail: "no".to_owned() });
     let begun = Instant::now();
     backup(&world).await.unwrap();
-    assert_eq!(begun.elapsed(), STEP);
+    assert_eq!(begun.elapsed(), STEP, "what is refused is not asked for again");
+    let world = World::new();
+    world.hosts.fail(HostsError {
+        call: Call::Look,
+        refusal: Refusal::Transient,
+        detail: "slow down".to_owned(),
+    });
+    world.hosts.plan(Plan(vec![Some(ended("Undeliverable", None, "", ""))]));
+    assert_eq!(told(backup(&world).await).0, FailureKind::HostUnreachable);
 }
 
 #[tokio::test(start_paused = true)]
