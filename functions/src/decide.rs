@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker};
 
 use crate::{
-    error::{Error, chain, truncate},
+    diagnostic::{chain, truncate},
+    error::Error,
     event::{Decide, Decided, Decision, Input, Trigger},
 };
 
@@ -30,6 +31,7 @@ pub(crate) async fn decide<S: ObjectStore>(
         problem: error.to_string(),
         shape: "\"2026-11-23T05:14:00Z\"",
     })?;
+    tracing::Span::current().record("backup", backup.to_string());
     let waited = now.duration_since(started_at);
     if waited > MAX_WAIT {
         return Err(Error::WaitedTooLong { started_at, hours: waited.as_hours() });

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    error::{Error, truncate},
-    hosts::{Command, CommandId, Host, Hosts, HostsError, InstanceId, Invocation, Tag},
+    diagnostic::truncate,
+    error::Error,
+    hosts::{Command, CommandId, Host, Hosts, HostsError, InstanceId, Invocation, Refusal, Tag},
     redact::redact,
 };
 
@@ -40,7 +41,10 @@ pub struct Dispatched {
 
 /// The one host that carries the tag and is online.
 pub(crate) async fn only_host<H: Hosts>(hosts: &H, tag: &Tag) -> Result<InstanceId, Error> {
-    let known = hosts.tagged(tag).await?;
+    let mut known = hosts.tagged(tag).await?;
+    // A host that moves from one page to the next while they are read is on both.
+    known.sort_by(|a, b| a.id.cmp(&b.id));
+    known.dedup_by(|a, b| a.id == b.id);
     let (mut online, others): (Vec<Host>, Vec<Host>) = known.into_iter().partition(Host::is_online);
     match (online.pop(), online.is_empty()) {
         (Some(host), true) => Ok(host.id),
@@ -78,7 +82,10 @@ pub(crate) async fn dispatch<H: Hosts>(
             Ok(None) => continue,
             Err(error) => {
                 let error = without(error, token);
-                tracing::warn!(command = %command_id, %error, "how the command fares cannot be seen; the heartbeat will tell");
+                tracing::warn!(command = %command_id, %error, "how the command fares cannot be seen");
+                if error.refusal == Refusal::Transient {
+                    continue;
+                }
                 break;
             }
         };
@@ -91,7 +98,7 @@ pub(crate) async fn dispatch<H: Hosts>(
             Course::Failed => return Err(failure(task, host, &invocation, token)),
         }
     }
-    tracing::warn!(%task, %host, command = %command_id, "the command has not ended yet; the heartbeat will tell");
+    tracing::warn!(%task, %host, command = %command_id, "the command is not known to have ended; the heartbeat will tell");
     Ok(Dispatched { command_id, instance_id: host })
 }
 
@@ -121,7 +128,7 @@ impl Course {
 /// Why the script failed, in the worker's own words where it has any.
 fn failure(task: TaskId, host: InstanceId, invocation: &Invocation, token: &str) -> Error {
     let stderr = last_lines(&redact(&invocation.stderr, token));
-    if let Some(Refusal { error: kind, message, causes, hint }) = refusal(&invocation.stdout) {
+    if let Some(Words { error: kind, message, causes, hint }) = words(&invocation.stdout) {
         let mut message =
             redact(&std::iter::once(message).chain(causes).collect::<Vec<_>>().join(": "), token);
         truncate(&mut message, MAX_WORDS);
@@ -161,7 +168,7 @@ fn failure(task: TaskId, host: InstanceId, invocation: &Invocation, token: &str)
 
 /// What `host-worker dispatch --json` prints when it fails.
 #[derive(Deserialize)]
-struct Refusal {
+struct Words {
     error: FailureKind,
     message: String,
     #[serde(default)]
@@ -171,14 +178,14 @@ struct Refusal {
 }
 
 /// The document on the script's standard output, with whatever is around it.
-fn refusal(stdout: &str) -> Option<Refusal> {
+fn words(stdout: &str) -> Option<Words> {
     let documents = stdout.match_indices('{').filter(|(start, _)| {
         let before = stdout.get(..*start).unwrap_or_default();
         before.is_empty() || before.ends_with('\n')
     });
     documents
         .filter_map(|(start, _)| {
-            serde_json::Deserializer::from_str(stdout.get(start..)?).into_iter::<Refusal>().next()?.ok()
+            serde_json::Deserializer::from_str(stdout.get(start..)?).into_iter::<Words>().next()?.ok()
         })
         .next_back()
 }

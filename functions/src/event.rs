@@ -281,7 +281,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::error::chain;
+    use crate::diagnostic::chain;
 
     fn text(error: &Error) -> String {
         format!("{} / {}", chain(error), error.hint().unwrap_or_default())

@@ -8,6 +8,7 @@
 
 pub mod config;
 mod decide;
+mod diagnostic;
 mod dispatch;
 pub mod emf;
 mod error;
@@ -32,14 +33,15 @@ use tracing::{Instrument, field::Empty};
 
 pub use config::Settings;
 pub use decide::MAX_WAIT;
+pub use diagnostic::MAX_MESSAGE;
 pub use dispatch::Dispatched;
-pub use error::{Error, MAX_MESSAGE};
+pub use error::Error;
 pub use hosts::Hosts;
 pub use run::run;
 pub use ssm::DELIVERY_TIMEOUT;
 
+use diagnostic::chain;
 use emf::Metric;
-use error::chain;
 
 /// The functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

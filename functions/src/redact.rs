@@ -30,7 +30,25 @@ pub(crate) fn in_tokens(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_around_it_a_token_is_taken_out(
+            before in ".{0,40}",
+            token in "[A-Za-z0-9+/=_.-]{12,80}",
+            after in ".{0,40}",
+            cut in 12_usize..=80,
+        ) {
+            let whole = redact(&format!("{before}{token}{after}{token}"), &token);
+            prop_assert!(!whole.contains(&token), "{}", whole);
+            let piece = &token[..cut.min(token.len())];
+            let part = redact(&format!("{before} {piece}\n{after}"), &token);
+            prop_assert!(!part.contains(piece), "{}", part);
+        }
+    }
 
     #[test]
     fn no_longer_piece_of_a_token_is_left() {

@@ -25,8 +25,8 @@ use tracing_subscriber::{
 use crate::{
     Error, Function, Reply, Settings,
     config::{self, DEFAULT_NAMESPACE},
+    diagnostic::chain,
     emf::{self, Metric},
-    error::chain,
     event::token_of,
     handle,
     redact::redact,

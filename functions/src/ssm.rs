@@ -11,7 +11,7 @@ use aws_sdk_ssm::{
 };
 
 use crate::{
-    error::chain,
+    diagnostic::chain,
     hosts::{Call, Command, CommandId, Host, Hosts, HostsError, InstanceId, Invocation, Refusal, Tag},
 };
 

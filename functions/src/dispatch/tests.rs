@@ -22,6 +22,7 @@ async fn a_task_goes_to_the_one_host_with_all_that_the_worker_needs() {
     {
         let world = World::new();
         world.hosts.add(&host(3), "ConnectionLost", &[&tag(HOST_TAG)]);
+        world.hosts.add(&host(1), "Online", &[&tag(HOST_TAG)]);
         let mut event = task_event(operation, 14);
         event["backup"]["collections"] = json!(["docs", "a,b"]);
         // What a later release adds to the answer of decide is none of this function's business.
@@ -106,7 +107,15 @@ async fn a_look_without_a_result_leaves_it_to_the_heartbeat() {
     world.hosts.fail(HostsError { call: Call::Look, refusal: Refusal::Access, detail: "no".to_owned() });
     let begun = Instant::now();
     backup(&world).await.unwrap();
-    assert_eq!(begun.elapsed(), STEP);
+    assert_eq!(begun.elapsed(), STEP, "what is refused is not asked for again");
+    let world = World::new();
+    world.hosts.fail(HostsError {
+        call: Call::Look,
+        refusal: Refusal::Transient,
+        detail: "slow down".to_owned(),
+    });
+    world.hosts.plan(Plan(vec![Some(ended("Undeliverable", None, "", ""))]));
+    assert_eq!(told(backup(&world).await).0, FailureKind::HostUnreachable);
 }
 
 #[tokio::test(start_paused = true)]
