@@ -7,7 +7,7 @@
 //! * an invocation goes the way of AWS's states, and is not seen by the first calls that ask for it;
 //! * whatever a test scripts with [`Faults`] strikes exactly there, and [`Ssm::calls`] tells what was asked;
 //! * nothing that was started outlives the stand-in but what gave itself a session of its own; and
-//!   [`Ssm::kill_all_processes`] finds that too, by a variable in its environment.
+//!   [`Ssm::kill_all_processes`] and [`Ssm::kill_everything`] find that too, by a variable in its environment.
 //!
 //! Not there: several steps, other actions, rate control over many hosts, output to S3 or CloudWatch, IAM.
 
@@ -164,6 +164,12 @@ impl Ssm {
     /// When there is no such host.
     pub fn kill_all_processes(&self, instance_id: &str) -> anyhow::Result<usize> {
         Ok(self.host(instance_id)?.kill_all_processes())
+    }
+
+    /// Kills (SIGKILL) every process of every host there ever was, detached ones too, and answers how many there were: for the
+    /// owner that leaves nothing behind.
+    pub fn kill_everything(&self) -> usize {
+        kill_marked(&self.service.id, Which::All)
     }
 
     /// The environment of a host's scripts, with the variable by which its processes are known: what a caller starts on a host
