@@ -145,7 +145,10 @@ impl Turn<'_> {
             due.map(|due| (*id, due))
         });
         match owner {
-            Some((thread, Due::Wait(output))) => self.waited(thread, output),
+            Some((thread, Due::Wait(output))) => {
+                self.set_activity(thread, Activity::Working);
+                self.waited(thread, output);
+            }
             Some((thread, Due::Retry)) => {
                 self.set_activity(thread, Activity::Working);
                 self.work(thread);

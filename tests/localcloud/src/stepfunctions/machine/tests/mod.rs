@@ -4,6 +4,7 @@ mod callbacks;
 mod failures;
 mod forks;
 mod states;
+mod storm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -67,6 +67,14 @@ fn waits_end_at_their_time() {
 }
 
 #[test]
+fn a_wait_may_be_the_end() {
+    let wait = json!({"Type": "Wait", "Seconds": 5, "End": true, "OutputPath": "$.kept"});
+    let mut run = Run::new(&json!({"StartAt": "W", "States": {"W": wait}}), json!({"kept": 1}));
+    run.advance(5.0);
+    assert_eq!(run.output(), &json!(1));
+}
+
+#[test]
 fn a_choice_goes_where_its_rules_say() {
     let choice =
         json!({"Type": "Choice", "Choices": [{"Variable": "$.go", "StringEquals": "on", "Next": "Z"}]});
