@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// Held while a backup or restore runs. The kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct HostLock {
+pub struct HostLock {
     _file: fs_err::File,
 }
 

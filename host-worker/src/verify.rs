@@ -24,8 +24,9 @@ use crate::{
     error::Error,
     limits::{Limits, Wish},
     observe,
-    output::{Failure, Render, table},
+    output::{Render, on_one_line, table},
     progress::{Display, Phases},
+    pulse::Phase,
     restore::REPLAY_PATIENCE,
     select,
     session::Session,
@@ -115,7 +116,7 @@ async fn verify_archive(
     now: Timestamp,
 ) -> Result<ArchiveVerified, Error> {
     let mut phases = Phases::new(display);
-    phases.enter("re-read");
+    phases.enter(Phase::ReRead);
     let started = Instant::now();
     let key = manifest.key.to_string();
     let mut findings = Vec::new();
@@ -179,7 +180,7 @@ fn damage(error: Error) -> Result<String, Error> {
     ) {
         return Err(error);
     }
-    Ok(Failure::from(&error).line())
+    Ok(on_one_line(&error))
 }
 
 /// A proof that cannot be stored is still a proof to the person who asked: most roles may read archives and not write proofs.

@@ -57,6 +57,8 @@ pub enum FailureKind {
     HostUnreachable,
     /// The task token is no longer accepted.
     TokenExpired,
+    /// The work made no progress for longer than its phase may take.
+    Stalled,
     /// A person or the system asked the work to stop.
     Cancelled,
     /// A fault of this program.
@@ -65,7 +67,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::IndexingIncomplete,
         Self::NotQuiesced,
         Self::Busy,
@@ -89,6 +91,7 @@ impl FailureKind {
         Self::VerificationFailed,
         Self::HostUnreachable,
         Self::TokenExpired,
+        Self::Stalled,
         Self::Cancelled,
         Self::Internal,
     ];
@@ -119,6 +122,7 @@ impl FailureKind {
             Self::VerificationFailed => "VerificationFailed",
             Self::HostUnreachable => "HostUnreachable",
             Self::TokenExpired => "TokenExpired",
+            Self::Stalled => "Stalled",
             Self::Cancelled => "Cancelled",
             Self::Internal => "Internal",
         }
@@ -134,7 +138,8 @@ impl FailureKind {
             | Self::UploadFailed
             | Self::DownloadFailed
             | Self::StoreUnavailable
-            | Self::HostUnreachable => true,
+            | Self::HostUnreachable
+            | Self::Stalled => true,
             Self::IndexingIncomplete
             | Self::ConfigInvalid
             | Self::QdrantUnauthorized
@@ -182,6 +187,7 @@ impl FailureKind {
             | Self::RestoreFailed
             | Self::HostUnreachable
             | Self::TokenExpired
+            | Self::Stalled
             | Self::Cancelled
             | Self::Internal => 1,
         }

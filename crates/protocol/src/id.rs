@@ -17,7 +17,7 @@ pub struct InvalidId {
 }
 
 impl InvalidId {
-    fn new(what: &'static str, rule: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn new(what: &'static str, rule: &'static str, text: impl Into<String>) -> Self {
         Self { what, rule, text: text.into() }
     }
 }
@@ -222,6 +222,8 @@ macro_rules! textual_id {
         }
     };
 }
+
+pub(crate) use textual_id;
 
 textual_id!(
     BackupId,

@@ -6,6 +6,7 @@
 //! <prefix>/qdrant_snapshot_<backup id>-<attempt>.tar.zst.sha256       what `sha256sum -c` reads
 //! <prefix>/qdrant_snapshot_<backup id>-<attempt>.frames.json.zst      its frame index
 //! <prefix>/qdrant_snapshot_<backup id>-<attempt>.golden.json.zst      its golden set
+//! <prefix>/qdrant_snapshot_<backup id>-<attempt>.manifest.json        its manifest, as the host hands it over for publication
 //! <prefix>/.doctor                                                  what `doctor` tries the store with
 //! qdrant/manifests/<backup id>.json                                 the immutable manifest
 //! qdrant/proofs/<backup id>/<UTC>.json                              what was proved of it, and when
@@ -161,6 +162,11 @@ impl ArchiveKey {
     /// The key of the golden set.
     pub fn golden(&self) -> String {
         format!("{}/{}.golden.json.zst", self.prefix, self.stem())
+    }
+
+    /// The key of the manifest as the host hands it over to whoever may publish.
+    pub fn manifest(&self) -> String {
+        format!("{}/{}.manifest.json", self.prefix, self.stem())
     }
 
     fn stem(&self) -> String {

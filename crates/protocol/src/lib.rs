@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod marker;
 pub mod point_id;
 pub mod proof;
+pub mod task;
 pub mod verdict;
 
 pub use failure::FailureKind;
@@ -21,4 +22,5 @@ pub use key::Layout;
 pub use manifest::Manifest;
 pub use marker::SuccessMarker;
 pub use proof::{Proof, ProofLevel};
+pub use task::{Envelope, ExecutionName, TaskId, TaskKind, TaskToken, TokenOrder};
 pub use verdict::Verdict;

@@ -15,6 +15,7 @@ use crate::{
     error::Error,
     golden::{self, Reference, Sample},
     progress::Phases,
+    pulse::Phase,
     qdrant::{self, Checksum},
     state::{self, CollectionState, State},
 };
@@ -50,7 +51,7 @@ pub(crate) async fn capture(
     phases: &mut Phases,
 ) -> Result<Captured, Error> {
     'rounds: for round in 1..=ROUNDS {
-        phases.enter("record");
+        phases.enter(Phase::Record);
         let before = read_state(qdrant, wanted).await?;
         require_room(dir, &before)?;
         let mut samples = BTreeMap::new();
@@ -63,7 +64,7 @@ pub(crate) async fn capture(
             };
         }
 
-        phases.enter("snapshot");
+        phases.enter(Phase::Snapshot);
         let mut snapshots = Vec::new();
         let mut vanished = None;
         for name in before.collections.keys() {
@@ -79,7 +80,7 @@ pub(crate) async fn capture(
             }
         }
 
-        phases.enter("record");
+        phases.enter(Phase::Record);
         let after = read_state(qdrant, wanted).await?;
         let change = state::compare(&before, &after);
         match (change.set_changed || !change.reconfigured.is_empty(), vanished) {

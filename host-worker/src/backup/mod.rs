@@ -5,11 +5,18 @@ mod local;
 mod pack;
 mod unfinished;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use catalog::{Outcome, PublishPolicy, Published, Standing};
 use jiff::Timestamp;
-use protocol::{BackupId, CollectionName, FailureKind, Manifest, SuccessMarker, manifest::PhaseTiming};
+use protocol::{
+    BackupId, CollectionName, FailureKind, Manifest, SuccessMarker,
+    manifest::PhaseTiming,
+    task::{Quiesced, Stored},
+};
 use serde::Serialize;
 use tracing::{info, warn};
 
@@ -25,11 +32,12 @@ use crate::{
     lock::HostLock,
     output::{Render, table},
     progress::{Display, Phases},
+    pulse::Phase,
     qdrant, quiesce,
     session::Session,
 };
 
-pub(crate) use local::{free_bytes, require_free, write_durably};
+pub(crate) use local::{free_bytes, local, require_free, write_durably};
 pub use pack::Moved;
 pub(crate) use pack::{manifest_path, remove_manifest, tool};
 
@@ -61,33 +69,16 @@ pub async fn backup(
 ) -> Result<BackupResult, Error> {
     let work_dir = session.config.work_dir();
     let _lock = HostLock::acquire(&work_dir, "backup")?;
-    let mut phases = Phases::new(display);
-
-    phases.enter("pre-flight");
-    let qdrant = session.qdrant()?;
-    let version = preflight(session, &qdrant).await?;
-    let marker = success_marker(session).await?;
-    let today = Today::new(session, args, marker, now)?;
-    let mut run = Run {
-        session,
-        args,
-        qdrant,
-        version: version.to_string(),
-        today,
-        local: LocalSnapshots::open(&work_dir)?,
-        unfinished: Unfinished::of(&work_dir),
-        phases,
-        resumed: false,
-    };
+    let mut run = Run::begin(session, args, None, now, Phases::new(display)).await?;
     let Packed { manifest, read_back, moved } = run.stored().await?;
 
     // The upload is verified: once its manifest is on the disk, local snapshots may go, whatever becomes of the publication.
     let mut unpublished_manifest = Some(pack::write_manifest(&work_dir, &manifest)?);
-    run.phases.enter("clean-up");
+    run.phases.enter(Phase::CleanUp);
     tidy(&mut run.local, &run.qdrant, args.keep_local).await;
     let mut publication = None;
     if !args.no_publish {
-        run.phases.enter("publish");
+        run.phases.enter(Phase::Publish);
         publication = Some(run.published(&manifest, read_back).await?);
     }
     // Before its manifest goes: a backup that is gone on with without one would be published with another.
@@ -99,6 +90,68 @@ pub async fn backup(
     let (timings, resumed) = (run.phases.finish(), run.resumed);
     info!(backup = %manifest.backup_id, bytes = manifest.size_bytes, "backup done");
     Ok(BackupResult { manifest, publication, resumed, moved, timings, unpublished_manifest })
+}
+
+/// Looks at everything that the backup `id` needs, and waits until nothing is written. The caller holds the host's lock.
+pub(crate) async fn quiesced(
+    _lock: &HostLock,
+    session: &Session,
+    args: &BackupArgs,
+    id: BackupId,
+    mut phases: Phases,
+) -> Result<Quiesced, Error> {
+    let begun = Instant::now();
+    phases.enter(Phase::PreFlight);
+    let qdrant = session.qdrant()?;
+    preflight(session, &qdrant).await?;
+    phases.enter(Phase::Quiesce);
+    quiesce(session, &qdrant, args, &phases).await?;
+    let waited_seconds = (begun.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+    Ok(Quiesced { backup_id: id, waited_seconds })
+}
+
+/// Stores the backup `id` and hands its manifest over to whoever may publish it. The caller holds the host's lock.
+///
+/// May be repeated: what an earlier run of the same backup has stored is gone on with, and once its manifest is written there is never another archive.
+pub(crate) async fn handed_over(
+    _lock: &HostLock,
+    session: &Session,
+    args: &BackupArgs,
+    id: BackupId,
+    now: Timestamp,
+    phases: Phases,
+) -> Result<Stored, Error> {
+    let work_dir = session.config.work_dir();
+    let mut run = Run::begin(session, args, Some(id), now, phases).await?;
+    let packed = match pack::read_manifest(&work_dir, id) {
+        Some(manifest) => {
+            run.resumed = true;
+            Packed { manifest, read_back: false, moved: None }
+        }
+        None => run.stored().await?,
+    };
+    let Packed { manifest, read_back, .. } = packed;
+    pack::write_manifest(&work_dir, &manifest)?;
+    run.phases.enter(Phase::SideFiles);
+    let bytes = manifest.to_json();
+    let manifest_sha256 = Manifest::digest(&bytes);
+    session.catalog.put_side_file(&manifest.key.manifest(), bytes).await?;
+    run.phases.enter(Phase::CleanUp);
+    tidy(&mut run.local, &run.qdrant, args.keep_local).await;
+    // From here on the manifest on the disk is what a repetition finds.
+    run.unfinished.forget();
+    info!(backup = %id, bytes = manifest.size_bytes, "backup handed over");
+    Ok(Stored {
+        backup_id: id,
+        manifest_sha256,
+        size_bytes: manifest.size_bytes,
+        collections: manifest.collections.len() as u64,
+        points: manifest.collections.iter().map(|collection| collection.points_after).sum(),
+        key: manifest.key,
+        read_back,
+        resumed: run.resumed,
+        timings: run.phases.finish(),
+    })
 }
 
 /// Gives up the backup that an earlier run has left unfinished, if there is one.
@@ -120,7 +173,34 @@ struct Run<'a> {
     resumed: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Looks at what a backup needs. `id` is given for a task of the workflow; a person's backup is named after its begin.
+    async fn begin(
+        session: &'a Session,
+        args: &'a BackupArgs,
+        id: Option<BackupId>,
+        now: Timestamp,
+        mut phases: Phases,
+    ) -> Result<Self, Error> {
+        let work_dir = session.config.work_dir();
+        phases.enter(Phase::PreFlight);
+        let qdrant = session.qdrant()?;
+        let version = preflight(session, &qdrant).await?;
+        let marker = success_marker(session).await?;
+        pack::forget_published(session, id).await;
+        Ok(Self {
+            session,
+            args,
+            qdrant,
+            version: version.to_string(),
+            today: Today::new(session, args, id, marker, now)?,
+            local: LocalSnapshots::open(&work_dir)?,
+            unfinished: Unfinished::of(&work_dir),
+            phases,
+            resumed: false,
+        })
+    }
+
     /// Stores an archive: the one that an earlier run has left unfinished, or one of today's data.
     async fn stored(&mut self) -> Result<Packed, Error> {
         let left = self.unfinished.take_up(self.session, self.args.fresh, &self.today).await;
@@ -155,11 +235,8 @@ impl Run<'_> {
         let (session, args) = (self.session, self.args);
         tidy(&mut self.local, &self.qdrant, args.keep_local).await;
         if !args.no_quiesce {
-            self.phases.enter("quiesce");
-            let timeout = Duration::from_secs(args.quiesce_timeout);
-            let standard = quiesce::Requirements::STANDARD;
-            let wait = quiesce::wait(&self.qdrant, standard, timeout, quiesce::POLL_INTERVAL);
-            session.unless_cancelled(wait).await??;
+            self.phases.enter(Phase::Quiesce);
+            quiesce(session, &self.qdrant, args, &self.phases).await?;
         }
         let prepared = self.captured().await;
         if prepared.is_err() {
@@ -171,7 +248,7 @@ impl Run<'_> {
 
     async fn captured(&mut self) -> Result<Prepared, Error> {
         let Self { session, args, qdrant, today, local, phases, .. } = self;
-        let started = Started { id: backup_id(today.now)?, at: today.now };
+        let started = Started { id: today.id.map_or_else(|| backup_id(today.now), Ok)?, at: today.now };
         let wanted: Option<BTreeSet<CollectionName>> =
             (!args.collections.is_empty()).then(|| args.collections.iter().cloned().collect());
         let dir = session.config.snapshots_dir()?;
@@ -250,6 +327,19 @@ pub(crate) struct Started {
 
 fn backup_id(now: Timestamp) -> Result<BackupId, Error> {
     BackupId::from_time(now).map_err(|source| Error::Setting { name: "the clock", source: Box::new(source) })
+}
+
+async fn quiesce(
+    session: &Session,
+    qdrant: &qdrant::Client,
+    args: &BackupArgs,
+    phases: &Phases,
+) -> Result<(), Error> {
+    let timeout = Duration::from_secs(args.quiesce_timeout);
+    let standard = quiesce::Requirements::STANDARD;
+    let interval = quiesce::POLL_INTERVAL / session.config.time_divisor();
+    let wait = quiesce::wait(qdrant, standard, timeout, interval, phases.pulse());
+    Ok(session.unless_cancelled(wait).await??)
 }
 
 /// What can be known to fail before anything is written.

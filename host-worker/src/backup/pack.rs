@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use protocol::{
-    CollectionName, GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
+    BackupId, CollectionName, GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
     id::AttemptId,
     key::{ArchiveKey, BACKUP_JSON, SnapshotEntry},
     manifest::{self, Archive, BackupDescription, CollectionRecord, QdrantServer, Tool},
@@ -29,6 +29,7 @@ use crate::{
     limits::{Limits, Wish},
     origin,
     progress::Phases,
+    pulse::Phase,
     session::Session,
     verify::{self, GOLDEN_MAX_BYTES, store_proof},
 };
@@ -106,7 +107,7 @@ pub(super) async fn store(
         return Ok(Packed { manifest, read_back: false, moved: None });
     }
     let Prepared { key, description, golden, .. } = prepared;
-    phases.enter("upload");
+    phases.enter(Phase::Upload);
     let limits = limits(session, args, prepared)?;
     phases.tell(&limits.to_string());
     let (objects, rate) = session.limited(args.bandwidth_limit);
@@ -135,7 +136,7 @@ pub(super) async fn store(
         "archive stored"
     );
 
-    phases.enter("side files");
+    phases.enter(Phase::SideFiles);
     let catalog = &session.catalog;
     let sha256_line = format!("{}  {}\n", uploaded.sha256, key.file_name());
     catalog.put_side_file(&key.sha256(), sha256_line.into_bytes()).await?;
@@ -154,8 +155,7 @@ pub(super) async fn store(
 
 /// The manifest of a backup that an earlier run has stored and could not publish.
 fn stored_before(session: &Session, prepared: &Prepared) -> Option<Manifest> {
-    let path = manifest_path(&session.config.work_dir(), prepared.id());
-    let manifest = Manifest::from_json(&fs_err::read(&path).ok()?).ok()?;
+    let manifest = read_manifest(&session.config.work_dir(), prepared.id())?;
     (manifest.key == prepared.key).then_some(manifest)
 }
 
@@ -333,9 +333,35 @@ pub(crate) fn tool() -> Tool {
     Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
+/// The end of the name of a manifest that waits for its publication.
+const WAITING: &str = ".manifest.json";
+
 /// Where the manifest of a backup that was not published waits.
-pub(crate) fn manifest_path(work_dir: &Path, backup: protocol::BackupId) -> PathBuf {
-    work_dir.join(format!("{backup}.manifest.json"))
+pub(crate) fn manifest_path(work_dir: &Path, backup: BackupId) -> PathBuf {
+    work_dir.join(format!("{backup}{WAITING}"))
+}
+
+/// The manifest that waits, of a backup that is stored.
+pub(super) fn read_manifest(work_dir: &Path, backup: BackupId) -> Option<Manifest> {
+    Manifest::from_json(&fs_err::read(manifest_path(work_dir, backup)).ok()?).ok()
+}
+
+/// Removes manifests that wait although somebody has published them, but for the one of the backup that runs. What cannot be looked at waits on.
+pub(super) async fn forget_published(session: &Session, running: Option<BackupId>) {
+    let Ok(entries) = fs_err::read_dir(session.config.work_dir()) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(WAITING));
+        let Some(Ok(backup)) = name.map(str::parse::<BackupId>) else { continue };
+        if Some(backup) == running {
+            continue;
+        }
+        let published = session.catalog.manifest(backup).await.ok().map(|manifest| manifest.key);
+        let waiting = read_manifest(&session.config.work_dir(), backup).map(|manifest| manifest.key);
+        if published.is_some() && published == waiting {
+            remove_manifest(Some(path));
+        }
+    }
 }
 
 /// Keeps the manifest on this host until it is published.

@@ -101,7 +101,9 @@ impl Prepared {
     fn obstacle(&self, today: &Today, stored: bool) -> Option<String> {
         let age = today.now.duration_since(self.description.created_at);
         let batch = |marker: Option<&SuccessMarker>| marker.map(|marker| marker.batch_id.clone());
-        if self.description.tool != today.tool {
+        if today.id.is_some_and(|id| id != self.id()) {
+            Some(format!("it is backup {}, and another one is asked for", self.id()))
+        } else if self.description.tool != today.tool {
             Some(format!("version {} began it", self.description.tool.version))
         } else if self.request != today.request {
             Some("another bucket, level or quiescence, or other collections, are asked for".to_owned())
@@ -126,6 +128,8 @@ impl Prepared {
 
 /// What an unfinished backup is held against.
 pub(super) struct Today {
+    /// The backup that is asked for; a person takes any that is like today's.
+    pub(super) id: Option<BackupId>,
     pub(super) request: Request,
     pub(super) marker: Option<SuccessMarker>,
     pub(super) now: Timestamp,
@@ -137,11 +141,12 @@ impl Today {
     pub(super) fn new(
         session: &Session,
         args: &BackupArgs,
+        id: Option<BackupId>,
         marker: Option<SuccessMarker>,
         now: Timestamp,
     ) -> Result<Self, Error> {
         let origin = origin::read(&session.config.work_dir())?;
-        Ok(Self { request: Request::new(session, args), marker, now, origin, tool: tool() })
+        Ok(Self { id, request: Request::new(session, args), marker, now, origin, tool: tool() })
     }
 }
 
@@ -307,6 +312,7 @@ mod tests {
 
     fn today(prepared: &Prepared, hours: i64) -> Today {
         Today {
+            id: None,
             request: prepared.request.clone(),
             marker: None,
             now: prepared.description.created_at + SignedDuration::from_hours(hours),
@@ -343,6 +349,8 @@ mod tests {
             assert_eq!(found.is_none(), resumed, "{seconds}: {found:?}");
         }
         let says = |found: Option<String>, text: &str| assert!(found.unwrap().contains(text), "{text}");
+        assert_eq!(of(&|today| today.id = Some(prepared.id())), None);
+        says(of(&|today| today.id = Some("20261123T051401Z".parse().unwrap())), "another one is asked for");
         says(of(&|today| today.request.level = Some(1)), "asked for");
         says(of(&|today| today.request.quiesce = false), "asked for");
         says(of(&|today| today.request.bucket = "c".to_owned()), "asked for");

@@ -392,6 +392,7 @@ fn call_hint(operation: &Operation, cause: &Cause) -> Option<&'static str> {
         | FailureKind::VerificationFailed
         | FailureKind::HostUnreachable
         | FailureKind::TokenExpired
+        | FailureKind::Stalled
         | FailureKind::Cancelled
         | FailureKind::Internal => None,
     }

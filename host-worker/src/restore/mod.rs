@@ -36,6 +36,7 @@ use crate::{
     observe, origin,
     output::{Render, table},
     progress::{Display, Phases},
+    pulse::Phase,
     qdrant, select,
     session::Session,
     verify::{self, Summary},
@@ -71,11 +72,19 @@ pub async fn restore(
     args: &RestoreArgs,
     display: Display,
 ) -> Result<RestoreResult, Error> {
-    let work_dir = session.config.work_dir();
-    let _lock = HostLock::acquire(&work_dir, "restore")?;
-    let mut phases = Phases::new(display);
+    let lock = HostLock::acquire(&session.config.work_dir(), "restore")?;
+    restore_under(&lock, session, args, Phases::new(display)).await
+}
 
-    phases.enter("pre-flight");
+/// Brings a backup back while the caller holds the host's lock.
+pub(crate) async fn restore_under(
+    _lock: &HostLock,
+    session: &Session,
+    args: &RestoreArgs,
+    mut phases: Phases,
+) -> Result<RestoreResult, Error> {
+    let work_dir = session.config.work_dir();
+    phases.enter(Phase::PreFlight);
     let chosen = if args.unproved {
         select::select_unproved(session, &args.selection).await?
     } else {
@@ -125,7 +134,7 @@ pub async fn restore(
     }
     let kept_bytes = bring_back.kept_bytes;
 
-    phases.enter("verify");
+    phases.enter(Phase::Verify);
     let names: BTreeMap<CollectionName, CollectionName> =
         plan.targets.iter().map(|target| (target.recorded.clone(), target.name.clone())).collect();
     let wanted: BTreeSet<CollectionName> = names.keys().cloned().collect();
@@ -138,19 +147,19 @@ pub async fn restore(
         Ok(Err(error)) => return Err(bring_back.give_up(error.into()).await),
         Err(cancelled) => return Err(bring_back.give_up(cancelled).await),
     };
-    let not_as_recorded = |verdict: &Verdict, aliases_set| Error::NotAsRecorded {
+    let not_as_recorded = |verdict: Verdict, aliases_set| Error::NotAsRecorded {
         backup: manifest.backup_id,
-        failed: Summary::failures(verdict),
+        verdict: Box::new(verdict),
         left: left.clone(),
         aliases_set,
     };
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
         bring_back.end();
-        return Err(not_as_recorded(&verdict, false));
+        return Err(not_as_recorded(verdict, false));
     }
 
-    phases.enter("aliases");
+    phases.enter(Phase::Aliases);
     // If this fails, the same command finds everything restored and does the rest.
     let aliases = set_aliases(&qdrant, &plan).await.map_err(|source| Error::NotUndone {
         remains: left
@@ -163,7 +172,7 @@ pub async fn restore(
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
         bring_back.end();
-        return Err(not_as_recorded(&verdict, true));
+        return Err(not_as_recorded(verdict, true));
     }
 
     if whole {

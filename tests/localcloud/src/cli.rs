@@ -1,11 +1,19 @@
 //! The command line of `localcloud`, which is also that of `host-worker` when it is called as one.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use functions::Function;
 
 use crate::{demo, qdrant::Existing};
+
+/// The name of the worker's program.
+pub(crate) const WORKER: &str = "host-worker";
 
 /// Everything that qdrant-backup talks to, on this machine, and a demo of the main job.
 #[derive(Debug, Parser)]
@@ -19,6 +27,11 @@ struct Cli {
 enum Command {
     /// Index a real corpus, back it up, lose the host, restore it, prove it
     Demo(DemoArgs),
+    /// Be one of the Lambdas, as AWS starts it
+    Lambda {
+        /// quiesce-check, trigger-snapshot, publish-manifest or verify-restore
+        function: Function,
+    },
     /// Be `host-worker`
     #[command(disable_help_flag = true)]
     HostWorker {
@@ -53,12 +66,18 @@ struct DemoArgs {
     stand_in: bool,
 }
 
-/// Runs the program with these arguments and answers with its exit code.
+/// Runs the program with these arguments and answers with its exit code. Under the name `host-worker` it is that.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter().peekable();
+    let name = arguments.peek().map(Path::new).and_then(Path::file_name);
+    if name == Some(OsStr::new(WORKER)) {
+        return host_worker::run(arguments);
+    }
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command: Command::HostWorker { arguments } }) => {
-            host_worker::run(std::iter::once(OsString::from("host-worker")).chain(arguments))
+            host_worker::run(std::iter::once(OsString::from(WORKER)).chain(arguments))
         }
+        Ok(Cli { command: Command::Lambda { function } }) => functions::run(function),
         Ok(Cli { command: Command::Demo(args) }) => report(demo(args)),
         Err(error) => {
             host_worker::output::print_usage(&error);
