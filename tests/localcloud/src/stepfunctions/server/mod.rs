@@ -166,3 +166,68 @@ async fn connection(stream: TcpStream, front: Front) {
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stepfunctions::{Options, TaskError, TaskRequest, Tasks};
+    use serde_json::{Value, json};
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Tasks for Nobody {
+        async fn call(&self, _: TaskRequest) -> Result<Value, TaskError> {
+            Err(TaskError::new("Nobody", "nobody is there"))
+        }
+    }
+
+    async fn asked(target: &str, body: &Value) -> (u16, Value) {
+        let front = Front::new(StepFunctions::new(Options::default(), Arc::new(Nobody)));
+        let response = front.handle(target, body.to_string().as_bytes()).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/x-amz-json-1.0");
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn refusals_are_written_as_aws_writes_them() {
+        let (status, body) = asked("AWSStepFunctions.SendTaskHeartbeat", &json!({"taskToken": "x"})).await;
+        assert_eq!(status, 400);
+        assert_eq!(
+            body,
+            json!({
+                "__type": "com.amazonaws.swf.service.v2.model#InvalidToken",
+                "message": "Invalid Token: 'Invalid token'",
+            })
+        );
+        let (_, body) = asked("AWSStepFunctions.SendTaskHeartbeat", &json!({"taskToken": ""})).await;
+        assert_eq!(body["__type"], "com.amazon.coral.validate#ValidationException");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_understood_is_refused() {
+        for (target, body, kind, what) in [
+            ("AWSStepFunctions.RedriveExecution", json!({}), "UnknownOperationException", "RedriveExecution"),
+            ("AmazonSSM.SendCommand", json!({}), "UnknownOperationException", "AmazonSSM.SendCommand"),
+            (
+                "AWSStepFunctions.SendTaskSuccess",
+                json!({"taskToken": "x"}),
+                "SerializationException",
+                "`output`",
+            ),
+            (
+                "AWSStepFunctions.StartExecution",
+                json!({"stateMachineArn": "arn:aws:x", "title": "x"}),
+                "SerializationException",
+                "`title`",
+            ),
+        ] {
+            let (status, answer) = asked(target, &body).await;
+            assert_eq!(status, 400);
+            assert_eq!(answer["__type"], format!("com.amazon.coral.service#{kind}"));
+            assert!(answer["message"].as_str().unwrap().contains(what), "{answer}");
+        }
+    }
+}
