@@ -45,7 +45,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     print_places(&cloud, &workflow, options.divisor);
     tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
     println!("\ngoing down");
-    workflow.ssm.kill_all_processes(INSTANCE)?;
     Ok(())
 }
 

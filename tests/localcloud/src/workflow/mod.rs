@@ -180,6 +180,8 @@ impl Workflow {
 impl Drop for Workflow {
     fn drop(&mut self) {
         self.service().halt();
+        // Workers are detached from the agent that started them, and outlive it on a real host.
+        self.ssm.kill_everything();
     }
 }
 
