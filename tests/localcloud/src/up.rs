@@ -55,7 +55,9 @@ fn print_places(cloud: &Cloud, workflow: &Workflow, divisor: u32) {
         "# waits, time-outs and heartbeats are divided by {divisor}; the host is {INSTANCE}; Ctrl-C ends it all"
     );
     println!("export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key}");
-    println!("export AWS_REGION={} AWS_ENDPOINT_URL={}", cloud.s3.region(), workflow.endpoint());
+    // Version 1 of the command line reads the second of these only.
+    println!("export AWS_REGION={0} AWS_DEFAULT_REGION={0}", cloud.s3.region());
+    println!("export AWS_ENDPOINT_URL={}", workflow.endpoint());
     println!("export AWS_ENDPOINT_URL_S3={}", cloud.s3.endpoint());
     println!("# back up now, and look at it:");
     println!("aws stepfunctions start-execution --state-machine-arn {} --input '{{}}'", workflow.machine());
