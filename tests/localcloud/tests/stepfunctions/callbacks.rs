@@ -56,12 +56,12 @@ async fn a_client_tries_again_what_was_refused_or_cut_off() {
         [Effect::Unavailable, Effect::HangUp, Effect::Throttled, Effect::Stall(Duration::from_millis(50))]
     {
         let (arn, token) = cloud.waiting(&machine).await;
-        let before = cloud.server.front().count(Operation::SendTaskSuccess);
+        let before = cloud.front.count(Operation::SendTaskSuccess);
         cloud.faults().on_callbacks().inject(effect);
         cloud.client.send_task_success().task_token(&token).output("1").send().await.unwrap();
         assert_eq!(cloud.ended(&arn).await.status, ExecutionStatus::Succeeded);
         assert!(cloud.faults().unfired().is_empty(), "{effect:?}");
-        let calls = cloud.server.front().count(Operation::SendTaskSuccess) - before;
+        let calls = cloud.front.count(Operation::SendTaskSuccess) - before;
         assert_eq!(calls, if matches!(effect, Effect::Stall(_)) { 1 } else { 2 }, "{effect:?}");
     }
 }
@@ -88,7 +88,7 @@ async fn a_missing_permission_is_not_tried_again() {
     let sent = cloud.client.send_task_failure().task_token(&token).error("Busy").send().await;
     let error = sent.unwrap_err().into_service_error();
     assert_eq!(error.meta().code(), Some("AccessDeniedException"));
-    assert_eq!(cloud.server.front().count(Operation::SendTaskFailure), 1);
+    assert_eq!(cloud.front.count(Operation::SendTaskFailure), 1);
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::config::retry::RetryConfig;
 use aws_sdk_sfn::config::{BehaviorVersion, Credentials, Region};
+use localcloud::serve::HttpServer;
 use localcloud::stepfunctions::{
-    Clock, Faults, Front, LambdaCall, Options, Server, StepFunctions, TaskError, TaskRequest, Tasks,
+    Clock, Faults, Front, HistoryEvent, LambdaCall, Options, StepFunctions, TaskError, TaskRequest, Tasks,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const ROLE: &str = "arn:aws:iam::000000000000:role/machine";
 
 pub(crate) struct Cloud {
-    pub(crate) server: Server,
+    pub(crate) front: Front,
+    _server: HttpServer,
     pub(crate) client: Client,
     functions: Arc<Functions>,
 }
@@ -49,7 +51,8 @@ impl Cloud {
         let functions = Arc::new(Functions::default());
         let options = Options { clock: Clock::wall().divided_by(DIVISOR), ..Options::default() };
         let tasks: Arc<dyn Tasks> = functions.clone();
-        let server = Server::start(Front::new(StepFunctions::new(options, tasks)), 0).await.unwrap();
+        let front = Front::new(StepFunctions::new(options, tasks));
+        let server = HttpServer::start(front.router(), 0).unwrap();
         let config = aws_sdk_sfn::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(server.endpoint())
@@ -57,11 +60,11 @@ impl Cloud {
             .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
             .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(10)))
             .build();
-        Self { server, client: Client::from_conf(config), functions }
+        Self { front, _server: server, client: Client::from_conf(config), functions }
     }
 
     pub(crate) fn faults(&self) -> &Faults {
-        self.server.front().faults()
+        self.front.faults()
     }
 
     /// A machine of one state.
@@ -90,11 +93,11 @@ impl Cloud {
 
     /// Waits for the n-th `TaskSubmitted`.
     pub(crate) async fn submitted(&self, arn: &str, n: usize) {
-        let look = |_: &_, history: &[localcloud::stepfunctions::machine::HistoryEvent]| {
+        let look = |_: &_, history: &[HistoryEvent]| {
             let submitted = history.iter().filter(|event| event.type_name() == "TaskSubmitted").count();
             (submitted >= n).then_some(())
         };
-        let service = self.server.front().service();
+        let service = self.front.service();
         let waited = tokio::time::timeout(PATIENCE, service.until(arn, look)).await;
         waited.unwrap_or_else(|_| panic!("{:#?}", service.history(arn))).unwrap();
     }
@@ -115,7 +118,7 @@ impl Cloud {
         &self,
         arn: &str,
     ) -> aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput {
-        let service = self.server.front().service();
+        let service = self.front.service();
         let waited = tokio::time::timeout(PATIENCE, service.ended(arn)).await;
         waited.unwrap_or_else(|_| panic!("{:#?}", service.history(arn))).unwrap();
         self.client.describe_execution().execution_arn(arn).send().await.unwrap()
