@@ -12,7 +12,7 @@ pub mod error;
 pub mod golden;
 pub mod governor;
 pub mod limits;
-mod lock;
+pub mod lock;
 mod network;
 pub mod observe;
 pub mod origin;

@@ -10,13 +10,13 @@ use crate::error::Error;
 
 /// Held while a backup or restore runs. The kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct HostLock {
+pub struct HostLock {
     _file: fs_err::File,
 }
 
 impl HostLock {
     /// Takes the lock of `work_dir` for `purpose`, or says who holds it.
-    pub(crate) fn acquire(work_dir: &Path, purpose: &str) -> Result<Self, Error> {
+    pub fn acquire(work_dir: &Path, purpose: &str) -> Result<Self, Error> {
         let lock_file = |source| Error::LockFile { source };
         fs_err::create_dir_all(work_dir).map_err(lock_file)?;
         let path = work_dir.join("lock");

@@ -19,6 +19,8 @@ use crate::{
     state::{self, CollectionState, State},
 };
 
+/// The phase in which snapshots are taken.
+pub(crate) const SNAPSHOT: &str = "snapshot";
 /// How often snapshots are taken again when collections or aliases change under them.
 const ROUNDS: u32 = 3;
 
@@ -63,7 +65,7 @@ pub(crate) async fn capture(
             };
         }
 
-        phases.enter("snapshot");
+        phases.enter(SNAPSHOT);
         let mut snapshots = Vec::new();
         let mut vanished = None;
         for name in before.collections.keys() {

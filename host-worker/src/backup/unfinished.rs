@@ -13,14 +13,17 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use transfer::RetryPolicy;
 
 use super::{
     local::{local, write_durably},
-    pack::{manifest_path, tool},
+    order::Order,
+    pack::tool,
+    waiting::manifest_path,
 };
-use crate::{cli::BackupArgs, error::Error, origin, qdrant::Checksum, session::Session};
+use crate::{error::Error, origin, qdrant::Checksum, session::Session};
 
 /// How long after its begin a backup is still gone on with. The retries of a workflow come within the hour and a person's within the shift;
 /// tomorrow's backup should be of tomorrow's data.
@@ -68,11 +71,10 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(session: &Session, args: &BackupArgs) -> Self {
-        let mut collections = args.collections.clone();
-        collections.sort();
+    pub(super) fn new(session: &Session, order: &Order) -> Self {
         let bucket = session.catalog.bucket().to_owned();
-        Self { bucket, collections, level: args.level, quiesce: !args.no_quiesce }
+        let collections = order.collections.clone();
+        Self { bucket, collections, level: order.level, quiesce: order.quiesce.is_some() }
     }
 
     /// Whether only some collections are wanted.
@@ -101,7 +103,9 @@ impl Prepared {
     fn obstacle(&self, today: &Today, stored: bool) -> Option<String> {
         let age = today.now.duration_since(self.description.created_at);
         let batch = |marker: Option<&SuccessMarker>| marker.map(|marker| marker.batch_id.clone());
-        if self.description.tool != today.tool {
+        if let Some(id) = today.id.filter(|id| *id != self.id()) {
+            Some(format!("backup {id} is asked for"))
+        } else if self.description.tool != today.tool {
             Some(format!("version {} began it", self.description.tool.version))
         } else if self.request != today.request {
             Some("another bucket, level or quiescence, or other collections, are asked for".to_owned())
@@ -126,9 +130,14 @@ impl Prepared {
 
 /// What an unfinished backup is held against.
 pub(super) struct Today {
+    /// The id that is asked for, where one is.
+    id: Option<BackupId>,
     pub(super) request: Request,
     pub(super) marker: Option<SuccessMarker>,
+    /// When this run began, by this host's clock.
     pub(super) now: Timestamp,
+    /// The same moment, by a clock that nobody sets.
+    since: Instant,
     origin: Option<Origin>,
     tool: Tool,
 }
@@ -136,12 +145,18 @@ pub(super) struct Today {
 impl Today {
     pub(super) fn new(
         session: &Session,
-        args: &BackupArgs,
+        order: &Order,
         marker: Option<SuccessMarker>,
         now: Timestamp,
     ) -> Result<Self, Error> {
         let origin = origin::read(&session.config.work_dir())?;
-        Ok(Self { request: Request::new(session, args), marker, now, origin, tool: tool() })
+        let (id, request) = (order.id, Request::new(session, order));
+        Ok(Self { id, request, marker, now, since: Instant::now(), origin, tool: tool() })
+    }
+
+    /// What time it is, by this host's clock as it was when this run began.
+    pub(super) fn time(&self) -> Timestamp {
+        self.now.saturating_add(self.since.elapsed()).unwrap_or(self.now)
     }
 }
 
@@ -162,7 +177,12 @@ impl Unfinished {
         self.dir.join("upload.journal")
     }
 
-    /// Keeps a backup until it is in the catalogue.
+    /// The backup that an earlier run has left, if there is one that can be read.
+    pub(super) fn id(&self) -> Option<BackupId> {
+        self.read().ok().flatten().map(|prepared| prepared.id())
+    }
+
+    /// Keeps a backup until it is in the catalogue, or handed over to whoever puts it there.
     pub(super) fn keep(&self, prepared: &Prepared) -> Result<(), Error> {
         fs_err::create_dir_all(&self.dir).map_err(|source| local(&self.dir, "create", source))?;
         write_durably(&self.golden(), &prepared.golden)?;
@@ -215,7 +235,7 @@ impl Unfinished {
         told(forgotten);
     }
 
-    /// Forgets a backup that is in the catalogue, or will never be. What cannot be removed is found out about by the next backup.
+    /// Forgets a backup that is in the catalogue, or handed over, or will never be. What cannot be removed is found out about by the next backup.
     pub(super) fn forget(&self) {
         told(self.forget_all());
     }
@@ -307,6 +327,8 @@ mod tests {
 
     fn today(prepared: &Prepared, hours: i64) -> Today {
         Today {
+            id: None,
+            since: Instant::now(),
             request: prepared.request.clone(),
             marker: None,
             now: prepared.description.created_at + SignedDuration::from_hours(hours),
@@ -343,6 +365,9 @@ mod tests {
             assert_eq!(found.is_none(), resumed, "{seconds}: {found:?}");
         }
         let says = |found: Option<String>, text: &str| assert!(found.unwrap().contains(text), "{text}");
+        assert_eq!(of(&|today| today.id = Some(prepared.id())), None);
+        let other = "20261123T051401Z".parse().unwrap();
+        says(of(&|today| today.id = Some(other)), "backup 20261123T051401Z is asked for");
         says(of(&|today| today.request.level = Some(1)), "asked for");
         says(of(&|today| today.request.quiesce = false), "asked for");
         says(of(&|today| today.request.bucket = "c".to_owned()), "asked for");

@@ -101,10 +101,11 @@ fn keys_of_stored_objects_are_made_in_one_module() {
     for (path, text) in sources() {
         let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
         // Tests may state what the keys must be; so may comments.
-        let product = ["crates/", "functions/", "host-worker/src"].iter().any(|part| relative.starts_with(part))
-            && !relative.contains("/tests")
-            && !relative.contains("/examples/")
-            && !relative.contains("/benches/");
+        let product =
+            ["crates/", "functions/", "host-worker/src"].iter().any(|part| relative.starts_with(part))
+                && !relative.contains("/tests")
+                && !relative.contains("/examples/")
+                && !relative.contains("/benches/");
         if path == key || !product {
             continue;
         }
