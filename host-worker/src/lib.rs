@@ -19,6 +19,7 @@ pub mod origin;
 pub mod output;
 mod priority;
 pub mod progress;
+pub mod pulse;
 pub mod qdrant;
 pub mod quiesce;
 pub mod restore;

@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::manifest::PhaseTiming;
 use tracing::info;
 
+use crate::pulse::{Phase, Pulse};
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Display {
@@ -22,13 +24,19 @@ pub enum Display {
 #[derive(Debug)]
 pub struct Phases {
     bar: ProgressBar,
-    current: Option<(&'static str, Instant)>,
+    pulse: Pulse,
+    current: Option<(Phase, Instant)>,
     timings: Vec<PhaseTiming>,
 }
 
 impl Phases {
     /// Begins with no phase.
     pub fn new(display: Display) -> Self {
+        Self::watched(display, Pulse::default())
+    }
+
+    /// Begins with no phase, and marks in `pulse` what moves.
+    pub fn watched(display: Display, pulse: Pulse) -> Self {
         let target = match display {
             Display::Bar => ProgressDrawTarget::stderr(),
             Display::Log => ProgressDrawTarget::hidden(),
@@ -38,23 +46,30 @@ impl Phases {
         if display == Display::Bar {
             bar.enable_steady_tick(Duration::from_millis(100));
         }
-        Self { bar, current: None, timings: Vec::new() }
+        Self { bar, pulse, current: None, timings: Vec::new() }
     }
 
     /// Ends the phase that runs and begins `phase`; time spent in one phase entered twice is added up.
-    pub fn enter(&mut self, phase: &'static str) {
+    pub fn enter(&mut self, phase: Phase) {
         self.end();
-        self.bar.set_message(phase);
+        self.pulse.enter(phase);
+        self.bar.set_message(phase.name());
         self.current = Some((phase, Instant::now()));
-        info!(phase, "phase begins");
+        info!(phase = phase.name(), "phase begins");
     }
 
     /// Says what exactly the phase is at, as the collection whose snapshot is being taken.
     pub fn detail(&self, detail: &str) {
         if let Some((phase, _)) = self.current {
+            self.pulse.mark();
             self.bar.set_message(format!("{phase}: {detail}"));
-            info!(phase, detail, "progress");
+            info!(phase = phase.name(), detail, "progress");
         }
+    }
+
+    /// Where this work marks what moves.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Tells something that is worth a line: above the bar, or in the log.
@@ -70,6 +85,7 @@ impl Phases {
         tokio::pin!(work);
         let mut ticks = tokio::time::interval(SHOWN_EVERY);
         let mut count = 0_u32;
+        let mut seen = moved(progress);
         self.bar.set_style(style("{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
         self.bar.reset();
         let result = loop {
@@ -78,6 +94,12 @@ impl Phases {
                 _ = ticks.tick() => {
                     self.bar.set_length(progress.raw_total());
                     self.bar.set_position(progress.raw_done());
+                    let now = moved(progress);
+                    // While it reads back, its counters stand still, and it ends by itself what stalls.
+                    if now != seen || progress.phase() == transfer::Phase::ReadingBack {
+                        self.pulse.mark();
+                    }
+                    seen = now;
                     count += 1;
                     if count.is_multiple_of(LOGGED_EVERY) {
                         info!(
@@ -115,17 +137,22 @@ impl Phases {
     fn end(&mut self) {
         if let Some((phase, since)) = self.current.take() {
             add(&mut self.timings, phase, since);
-            info!(phase, seconds = since.elapsed().as_secs_f64(), "phase ends");
+            info!(phase = phase.name(), seconds = since.elapsed().as_secs_f64(), "phase ends");
         }
     }
 }
 
-fn add(timings: &mut Vec<PhaseTiming>, phase: &str, since: Instant) {
+/// The counters that tell whether a transfer moves.
+fn moved(progress: &transfer::Progress) -> (u64, u64) {
+    (progress.raw_done(), progress.object_bytes())
+}
+
+fn add(timings: &mut Vec<PhaseTiming>, phase: Phase, since: Instant) {
     // Milliseconds are as fine as a reader of the manifest cares for.
     let seconds = (since.elapsed().as_secs_f64() * 1e3).round() / 1e3;
-    match timings.iter_mut().find(|timing| timing.phase == phase) {
+    match timings.iter_mut().find(|timing| timing.phase == phase.name()) {
         Some(timing) => timing.seconds += seconds,
-        None => timings.push(PhaseTiming { phase: phase.to_owned(), seconds }),
+        None => timings.push(PhaseTiming { phase: phase.name().to_owned(), seconds }),
     }
 }
 
@@ -140,10 +167,23 @@ mod tests {
     #[test]
     fn a_phase_entered_twice_is_listed_once() {
         let mut phases = Phases::new(Display::Log);
-        for phase in ["snapshot", "upload", "snapshot"] {
+        for phase in [Phase::Snapshot, Phase::Upload, Phase::Snapshot] {
             phases.enter(phase);
         }
         let names: Vec<String> = phases.finish().into_iter().map(|timing| timing.phase).collect();
         assert_eq!(names, ["snapshot", "upload"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_stands_still_leaves_no_marks() {
+        let pulse = Pulse::default();
+        let mut phases = Phases::watched(Display::Log, pulse.clone());
+        phases.enter(Phase::Upload);
+        let entered = pulse.beat();
+        let still = tokio::time::sleep(Duration::from_secs(3600));
+        phases.follow(&transfer::Progress::default(), still).await;
+        assert_eq!(pulse.beat(), entered);
+        phases.detail("docs");
+        assert_eq!(pulse.beat().marks, entered.marks + 1);
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     observe,
     output::{Failure, Render, table},
     progress::{Display, Phases},
+    pulse::Phase,
     restore::REPLAY_PATIENCE,
     select,
     session::Session,
@@ -115,7 +116,7 @@ async fn verify_archive(
     now: Timestamp,
 ) -> Result<ArchiveVerified, Error> {
     let mut phases = Phases::new(display);
-    phases.enter("re-read");
+    phases.enter(Phase::ReRead);
     let started = Instant::now();
     let key = manifest.key.to_string();
     let mut findings = Vec::new();

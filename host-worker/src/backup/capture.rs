@@ -15,12 +15,11 @@ use crate::{
     error::Error,
     golden::{self, Reference, Sample},
     progress::Phases,
+    pulse::Phase,
     qdrant::{self, Checksum},
     state::{self, CollectionState, State},
 };
 
-/// The phase in which snapshots are taken.
-pub(crate) const SNAPSHOT: &str = "snapshot";
 /// How often snapshots are taken again when collections or aliases change under them.
 const ROUNDS: u32 = 3;
 
@@ -52,7 +51,7 @@ pub(crate) async fn capture(
     phases: &mut Phases,
 ) -> Result<Captured, Error> {
     'rounds: for round in 1..=ROUNDS {
-        phases.enter("record");
+        phases.enter(Phase::Record);
         let before = read_state(qdrant, wanted).await?;
         require_room(dir, &before)?;
         let mut samples = BTreeMap::new();
@@ -65,7 +64,7 @@ pub(crate) async fn capture(
             };
         }
 
-        phases.enter(SNAPSHOT);
+        phases.enter(Phase::Snapshot);
         let mut snapshots = Vec::new();
         let mut vanished = None;
         for name in before.collections.keys() {
@@ -81,7 +80,7 @@ pub(crate) async fn capture(
             }
         }
 
-        phases.enter("record");
+        phases.enter(Phase::Record);
         let after = read_state(qdrant, wanted).await?;
         let change = state::compare(&before, &after);
         match (change.set_changed || !change.reconfigured.is_empty(), vanished) {

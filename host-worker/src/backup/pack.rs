@@ -29,6 +29,7 @@ use crate::{
     limits::{Limits, Wish},
     origin,
     progress::Phases,
+    pulse::Phase,
     session::Session,
     verify::{self, GOLDEN_MAX_BYTES, store_proof},
 };
@@ -106,7 +107,7 @@ pub(super) async fn store(
         return Ok(Packed { manifest, read_back: false, moved: None });
     }
     let Prepared { key, description, golden, .. } = prepared;
-    phases.enter("upload");
+    phases.enter(Phase::Upload);
     let limits = limits(session, order, prepared)?;
     phases.tell(&limits.to_string());
     let (objects, rate) = session.limited(order.bandwidth_limit);
@@ -135,7 +136,7 @@ pub(super) async fn store(
         "archive stored"
     );
 
-    phases.enter("side files");
+    phases.enter(Phase::SideFiles);
     let catalog = &session.catalog;
     let sha256_line = format!("{}  {}\n", uploaded.sha256, key.file_name());
     catalog.put_side_file(&key.sha256(), sha256_line.into_bytes()).await?;

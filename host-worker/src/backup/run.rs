@@ -16,7 +16,7 @@ use super::{
     unfinished::{Prepared, Today, Unfinished},
     waiting::{self, Waiting},
 };
-use crate::{error::Error, progress::Phases, qdrant, quiesce, session::Session};
+use crate::{error::Error, progress::Phases, pulse::Phase, qdrant, quiesce, session::Session};
 
 /// A backup that is under way.
 pub(super) struct Run<'a> {
@@ -40,9 +40,9 @@ impl<'a> Run<'a> {
         mut phases: Phases,
         now: Timestamp,
     ) -> Result<Self, Error> {
-        phases.enter("pre-flight");
+        phases.enter(Phase::PreFlight);
         let work_dir = session.config.work_dir();
-        let qdrant = session.qdrant()?;
+        let qdrant = session.qdrant()?.watched(phases.pulse());
         let version = preflight(session, &qdrant).await?.to_string();
         let marker = success_marker(session).await?;
         let today = Today::new(session, order, marker, now)?;
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         let (session, order) = (self.session, self.order);
         tidy(&mut self.local, &self.qdrant, order.keep_local).await;
         if let Some(timeout) = order.quiesce {
-            self.phases.enter("quiesce");
+            self.phases.enter(Phase::Quiesce);
             let standard = quiesce::Requirements::STANDARD;
             let wait = quiesce::wait(&self.qdrant, standard, timeout, quiesce::POLL_INTERVAL);
             session.unless_cancelled(wait).await??;
@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
 
     /// Removes local snapshots that nobody needs, now that the upload is verified and its manifest on the disk.
     pub(super) async fn cleaned_up(&mut self) {
-        self.phases.enter("clean-up");
+        self.phases.enter(Phase::CleanUp);
         tidy(&mut self.local, &self.qdrant, self.order.keep_local).await;
     }
 
@@ -144,7 +144,7 @@ impl<'a> Run<'a> {
         manifest: &Manifest,
         policy: &PublishPolicy,
     ) -> Result<Published, Error> {
-        self.phases.enter("publish");
+        self.phases.enter(Phase::Publish);
         let published = self.session.catalog.publish(manifest, policy).await.map_err(Error::from);
         self.given_up_if_final(&published);
         published
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
 
     /// Puts the manifest into the bucket, for whoever may publish it.
     pub(super) async fn handed_over(&mut self, waiting: &Waiting) -> Result<(), Error> {
-        self.phases.enter("hand over");
+        self.phases.enter(Phase::HandOver);
         let handed_over = hand_over(self.session, waiting).await;
         self.given_up_if_final(&handed_over);
         handed_over

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    capture,
     local::LocalSnapshots,
     order::Order,
     preflight::preflight,
@@ -24,7 +23,7 @@ use super::{
     unfinished::Unfinished,
     waiting::Waiting,
 };
-use crate::{error::Error, lock::HostLock, progress::Phases, quiesce, session::Session};
+use crate::{error::Error, lock::HostLock, progress::Phases, pulse::Phase, quiesce, session::Session};
 
 /// Looks at everything that a backup needs, then waits until nothing is being written, at most `timeout`.
 pub async fn quiesced(
@@ -33,10 +32,10 @@ pub async fn quiesced(
     timeout: Duration,
     mut phases: Phases,
 ) -> Result<Quiesced, Error> {
-    phases.enter("pre-flight");
-    let qdrant = session.qdrant()?;
+    phases.enter(Phase::PreFlight);
+    let qdrant = session.qdrant()?.watched(phases.pulse());
     session.unless_cancelled(preflight(session, &qdrant)).await??;
-    phases.enter("quiesce");
+    phases.enter(Phase::Quiesce);
     let begin = Instant::now();
     let standard = quiesce::Requirements::STANDARD;
     let wait = quiesce::wait(&qdrant, standard, timeout, quiesce::POLL_INTERVAL);
@@ -58,16 +57,16 @@ pub async fn stored(
 ) -> Result<Stored, Error> {
     let work_dir = session.config.work_dir();
     let order = Order::of_workflow(id, collections);
-    phases.enter("pre-flight");
+    phases.enter(Phase::PreFlight);
     if let Some(earlier) = earlier(session, &work_dir, &order, id).await? {
         info!(backup = %id, key = %earlier.manifest.key, "an earlier run has stored this backup");
-        phases.enter("hand over");
+        phases.enter(Phase::HandOver);
         hand_over(session, &earlier).await?;
         let answer = answer(session, &earlier).await?;
         let unfinished = Unfinished::of(&work_dir);
         // Otherwise the earlier run came to its end, and what lies on the disk belongs to another backup.
         if unfinished.id() == Some(id) {
-            phases.enter("clean-up");
+            phases.enter(Phase::CleanUp);
             let mut local = LocalSnapshots::open(&work_dir)?;
             tidy(&mut local, &session.qdrant()?, order.keep_local).await;
             unfinished.forget();
@@ -139,7 +138,7 @@ async fn answer(session: &Session, waiting: &Waiting) -> Result<Stored, Error> {
         // No manifest is written before such an archive was read back: see `transfer`.
         read_back: checked.checksum == Checksum::Absent,
         // Whoever stored what an earlier run had captured took no snapshots.
-        resumed: manifest.timings.iter().all(|timing| timing.phase != capture::SNAPSHOT),
+        resumed: manifest.timings.iter().all(|timing| timing.phase != Phase::Snapshot.name()),
         timings: manifest.timings.clone(),
     })
 }

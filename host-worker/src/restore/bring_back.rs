@@ -17,6 +17,7 @@ use crate::{
     config::SnapshotsDir,
     error::Error,
     progress::Phases,
+    pulse::Phase,
     qdrant::{self, Checksum},
     session::Session,
 };
@@ -124,7 +125,7 @@ impl<'a> BringBack<'a> {
             discard(stage, &staged);
             return Ok(());
         }
-        phases.enter("download");
+        phases.enter(Phase::Download);
         phases.detail(target.name.as_str());
         let options = options(self.session, self.args)?;
         let progress = options.progress.clone();
@@ -140,7 +141,7 @@ impl<'a> BringBack<'a> {
         self.kept_bytes += restored.kept_bytes;
         stage.hand_over(&staged)?;
 
-        phases.enter("recover");
+        phases.enter(Phase::Recover);
         phases.detail(target.name.as_str());
         self.make_way(target).await?;
         let replaces = self.done.contains_key(&target.name);

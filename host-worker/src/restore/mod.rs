@@ -36,6 +36,7 @@ use crate::{
     observe, origin,
     output::{Render, table},
     progress::{Display, Phases},
+    pulse::Phase,
     qdrant, select,
     session::Session,
     verify::{self, Summary},
@@ -75,14 +76,14 @@ pub async fn restore(
     let _lock = HostLock::acquire(&work_dir, "restore")?;
     let mut phases = Phases::new(display);
 
-    phases.enter("pre-flight");
+    phases.enter(Phase::PreFlight);
     let chosen = if args.unproved {
         select::select_unproved(session, &args.selection).await?
     } else {
         select::select(session, &args.selection, args.fallback).await?
     };
     let manifest = &chosen.manifest;
-    let qdrant = session.qdrant()?;
+    let qdrant = session.qdrant()?.watched(phases.pulse());
     let server = qdrant.version().await?;
     let recorded = manifest
         .qdrant
@@ -125,7 +126,7 @@ pub async fn restore(
     }
     let kept_bytes = bring_back.kept_bytes;
 
-    phases.enter("verify");
+    phases.enter(Phase::Verify);
     let names: BTreeMap<CollectionName, CollectionName> =
         plan.targets.iter().map(|target| (target.recorded.clone(), target.name.clone())).collect();
     let wanted: BTreeSet<CollectionName> = names.keys().cloned().collect();
@@ -150,7 +151,7 @@ pub async fn restore(
         return Err(not_as_recorded(&verdict, false));
     }
 
-    phases.enter("aliases");
+    phases.enter(Phase::Aliases);
     // If this fails, the same command finds everything restored and does the rest.
     let aliases = set_aliases(&qdrant, &plan).await.map_err(|source| Error::NotUndone {
         remains: left

@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use catalog::{Catalog, PublishPolicy};
 use host_worker::{
-    Error, backup::workflow, config::Config, lock::HostLock, progress::Display, progress::Phases,
+    Error,
+    backup::workflow,
+    config::Config,
+    lock::HostLock,
+    progress::{Display, Phases},
+    pulse::{Beat, Phase, Pulse},
     session::Session,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -212,8 +217,12 @@ async fn manifests_that_wait_are_removed_when_the_catalogue_has_them() {
 async fn a_check_says_how_long_writes_took_to_end() {
     let fixture = Fixture::small().await;
     let (session, id) = (session(&fixture).await, an_hour_ago());
-    let phases = || Phases::new(Display::Log);
+    let pulse = Pulse::default();
+    let phases = || Phases::watched(Display::Log, pulse.clone());
     let quiesced = workflow::quiesced(&session, id, Duration::from_secs(60), phases()).await.unwrap();
+    let Beat { phase, marks } = pulse.beat();
+    assert_eq!(phase, Some(Phase::Quiesce));
+    assert!(marks > 3, "every poll is one: {marks}");
     assert_eq!(quiesced.backup_id, id);
     assert!(quiesced.waited_seconds > 3.0, "three polls: {}", quiesced.waited_seconds);
     let refused = workflow::quiesced(&session, id, Duration::from_secs(1), phases()).await.unwrap_err();
