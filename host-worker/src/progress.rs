@@ -1,12 +1,10 @@
 //! What a person, or a log, sees while work is going on; and how long each phase took.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::manifest::PhaseTiming;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::pulse::{Phase, Pulse};

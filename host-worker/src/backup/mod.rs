@@ -6,6 +6,7 @@ mod order;
 mod pack;
 mod preflight;
 mod run;
+mod source;
 mod unfinished;
 mod waiting;
 pub mod workflow;

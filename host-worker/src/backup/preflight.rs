@@ -4,20 +4,12 @@ use catalog::Standing;
 use protocol::FailureKind;
 use tracing::warn;
 
-use crate::{error::Error, qdrant, quiesce, session::Session};
+use super::source::Source;
+use crate::{error::Error, qdrant, session::Session};
 
 /// Whether Qdrant is one that can be backed up, and the bucket one that can be published to; answers with Qdrant's version.
-pub(super) async fn preflight(session: &Session, qdrant: &qdrant::Client) -> Result<qdrant::Version, Error> {
-    let version = qdrant.version().await?;
-    version.check_supported()?;
-    if qdrant.check_auth().await? == qdrant::Auth::Open {
-        warn!("Qdrant answers calls without a key: whoever reaches it may read and delete everything");
-    }
-    qdrant.check_write().await?;
-    if qdrant.metrics().await?.recovery_mode {
-        let reasons = vec!["Qdrant runs in recovery mode, without its data".to_owned()];
-        return Err(quiesce::Error::Unfit { reasons }.into());
-    }
+pub(super) async fn preflight(session: &Session, source: &Source<'_>) -> Result<qdrant::Version, Error> {
+    let version = source.preflight().await?;
     require_conditional_writes(session).await?;
     // A bucket that cannot be read cannot be published to: better known before the snapshots are taken.
     match session.catalog.pointer().await {

@@ -9,23 +9,22 @@ use tracing::{info, warn};
 
 use super::{
     capture,
-    local::LocalSnapshots,
     order::Order,
     pack::{self, Packed},
     preflight::preflight,
+    source::Source,
     unfinished::{Prepared, Today, Unfinished},
     waiting::{self, Waiting},
 };
-use crate::{error::Error, progress::Phases, pulse::Phase, qdrant, quiesce, session::Session};
+use crate::{error::Error, progress::Phases, pulse::Phase, session::Session};
 
 /// A backup that is under way.
 pub(super) struct Run<'a> {
     session: &'a Session,
     order: &'a Order,
-    qdrant: qdrant::Client,
+    source: Source<'a>,
     version: String,
     today: Today,
-    local: LocalSnapshots,
     pub(super) unfinished: Unfinished,
     pub(super) phases: Phases,
     /// Whether an earlier run has captured what is stored.
@@ -42,15 +41,14 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Error> {
         phases.enter(Phase::PreFlight);
         let work_dir = session.config.work_dir();
-        let qdrant = session.qdrant()?.watched(phases.pulse());
-        let version = preflight(session, &qdrant).await?.to_string();
+        let source = Source::open(session, &phases)?;
+        let version = preflight(session, &source).await?.to_string();
         let marker = success_marker(session).await?;
         let today = Today::new(session, order, marker, now)?;
         let unfinished = Unfinished::of(&work_dir);
         let needed: Vec<BackupId> = order.id.into_iter().chain(unfinished.id()).collect();
         waiting::sweep(session, &needed).await?;
-        let local = LocalSnapshots::open(&work_dir)?;
-        Ok(Self { session, order, qdrant, version, today, local, unfinished, phases, resumed: false })
+        Ok(Self { session, order, source, version, today, unfinished, phases, resumed: false })
     }
 
     /// Stores an archive: the one that an earlier run has left unfinished, or one of today's data.
@@ -85,30 +83,24 @@ impl<'a> Run<'a> {
 
     /// Captures today's data and keeps on this host what is needed to store it.
     async fn prepared(&mut self) -> Result<Prepared, Error> {
-        let (session, order) = (self.session, self.order);
-        tidy(&mut self.local, &self.qdrant, order.keep_local).await;
-        if let Some(timeout) = order.quiesce {
-            self.phases.enter(Phase::Quiesce);
-            let standard = quiesce::Requirements::STANDARD;
-            let wait = quiesce::wait(&self.qdrant, standard, timeout, quiesce::POLL_INTERVAL);
-            session.unless_cancelled(wait).await??;
+        self.source.tidy(self.order.keep_local).await;
+        if let Some(timeout) = self.order.quiesce {
+            self.source.at_rest(timeout, &mut self.phases).await?;
         }
         let prepared = self.captured().await;
         if prepared.is_err() {
             // Nothing is stored, so the snapshots serve nobody.
-            self.discard_snapshots().await;
+            self.source.discard().await;
         }
         prepared
     }
 
     async fn captured(&mut self) -> Result<Prepared, Error> {
-        let Self { session, order, qdrant, today, local, phases, .. } = self;
+        let Self { session, order, source, today, phases, .. } = self;
         let started = Started::of(order, today)?;
         let wanted: Option<BTreeSet<CollectionName>> =
             order.is_partial().then(|| order.collections.iter().cloned().collect());
-        let dir = session.config.snapshots_dir()?;
-        let capture = capture::capture(qdrant, wanted.as_ref(), &dir, local, phases);
-        let captured = session.unless_cancelled(capture).await??;
+        let captured = source.capture(wanted.as_ref(), phases).await?;
         warn_of_marker(today.marker.as_ref(), &captured);
         let (request, marker) = (today.request.clone(), today.marker.clone());
         let prepared = pack::prepare(session, request, &started, self.version.clone(), &captured, marker)?;
@@ -126,7 +118,7 @@ impl<'a> Run<'a> {
             }
             Err(_) => {
                 self.unfinished.put_away(self.session).await;
-                self.discard_snapshots().await;
+                self.source.discard().await;
             }
             Ok(_) => {}
         }
@@ -136,7 +128,7 @@ impl<'a> Run<'a> {
     /// Removes local snapshots that nobody needs, now that the upload is verified and its manifest on the disk.
     pub(super) async fn cleaned_up(&mut self) {
         self.phases.enter(Phase::CleanUp);
-        tidy(&mut self.local, &self.qdrant, self.order.keep_local).await;
+        self.source.tidy(self.order.keep_local).await;
     }
 
     pub(super) async fn published(
@@ -164,16 +156,6 @@ impl<'a> Run<'a> {
             self.unfinished.forget();
         }
     }
-
-    /// Removes this run's snapshots. What cannot be removed is not what the backup failed for.
-    async fn discard_snapshots(&mut self) {
-        if let Err(error) = self.local.discard_run(&self.qdrant).await {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "snapshots of the failed backup stay on the disk"
-            );
-        }
-    }
 }
 
 /// Puts a manifest beside its archive. The same bytes again are no error.
@@ -193,13 +175,6 @@ fn can_go_on(error: &Error) -> bool {
         return error.is_resumable();
     }
     matches!(error, Error::Cancelled) || error.kind().is_transient()
-}
-
-/// Removes local snapshots that nobody needs. What cannot be removed now is tried again by the next backup, and is no reason to go without this one.
-pub(super) async fn tidy(local: &mut LocalSnapshots, qdrant: &qdrant::Client, keep: usize) {
-    if let Err(error) = local.rotate(qdrant, keep).await {
-        warn!(error = &error as &dyn std::error::Error, "local snapshots stay on the disk");
-    }
 }
 
 /// Which backup this is.

@@ -16,14 +16,14 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    local::LocalSnapshots,
     order::Order,
     preflight::preflight,
-    run::{Run, hand_over, tidy},
+    run::{Run, hand_over},
+    source::Source,
     unfinished::Unfinished,
     waiting::Waiting,
 };
-use crate::{error::Error, lock::HostLock, progress::Phases, pulse::Phase, quiesce, session::Session};
+use crate::{error::Error, lock::HostLock, progress::Phases, pulse::Phase, session::Session};
 
 /// Looks at everything that a backup needs, then waits until nothing is being written, at most `timeout`.
 pub async fn quiesced(
@@ -33,13 +33,10 @@ pub async fn quiesced(
     mut phases: Phases,
 ) -> Result<Quiesced, Error> {
     phases.enter(Phase::PreFlight);
-    let qdrant = session.qdrant()?.watched(phases.pulse());
-    session.unless_cancelled(preflight(session, &qdrant)).await??;
-    phases.enter(Phase::Quiesce);
+    let source = Source::open(session, &phases)?;
+    session.unless_cancelled(preflight(session, &source)).await??;
     let begin = Instant::now();
-    let standard = quiesce::Requirements::STANDARD;
-    let wait = quiesce::wait(&qdrant, standard, timeout, quiesce::POLL_INTERVAL);
-    session.unless_cancelled(wait).await??;
+    source.at_rest(timeout, &mut phases).await?;
     phases.finish();
     Ok(Quiesced { backup_id: id, waited_seconds: begin.elapsed().as_secs_f64() })
 }
@@ -67,8 +64,7 @@ pub async fn stored(
         // Otherwise the earlier run came to its end, and what lies on the disk belongs to another backup.
         if unfinished.id() == Some(id) {
             phases.enter(Phase::CleanUp);
-            let mut local = LocalSnapshots::open(&work_dir)?;
-            tidy(&mut local, &session.qdrant()?, order.keep_local).await;
+            Source::open(session, &phases)?.tidy(order.keep_local).await;
             unfinished.forget();
         }
         phases.finish();
