@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
 use protocol::{BackupId, CollectionName};
 
@@ -20,7 +20,7 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Settings, which flags and environment override.
+    /// Settings, which flags and environment override [default: /etc/qdrant-backup.toml where it exists]
     #[arg(long, global = true, env = "QDRANT_BACKUP_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print the result as one JSON document, and no progress.
@@ -50,6 +50,10 @@ pub enum Command {
     Acknowledge,
     /// Check everything that a backup needs, and say what to do about it
     Doctor,
+    /// For the SSM document: keep the task in the environment (SSM_…) and start a worker for it
+    Dispatch(DispatchArgs),
+    /// For `dispatch`: see to a task until Step Functions has acknowledged the answer
+    Task(TaskArgs),
 }
 
 impl Command {
@@ -59,7 +63,14 @@ impl Command {
             Self::Backup(args) => args.nice,
             Self::Restore(args) => args.nice,
             Self::Verify(args) => args.nice,
-            Self::List | Self::Show(_) | Self::Publish(_) | Self::Acknowledge | Self::Doctor => 0,
+            // A task goes as slowly as the work that it is about: a backup beside a Qdrant which serves people, or a drill beside nobody.
+            Self::Task(args) => args.nice,
+            Self::List
+            | Self::Show(_)
+            | Self::Publish(_)
+            | Self::Acknowledge
+            | Self::Doctor
+            | Self::Dispatch(_) => 0,
         }
     }
 }
@@ -103,6 +114,21 @@ pub struct BackupArgs {
     /// Publish even what looks like damage: a vanished collection, a fallen count, a degraded host
     #[arg(long, conflicts_with = "no_publish")]
     pub force: bool,
+}
+
+impl BackupArgs {
+    /// What these flags would be on a command line; the error is one line for a person.
+    pub(crate) fn parsed(flags: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let command = Self::augment_args(clap::Command::new("backup").no_binary_name(true));
+        let matches = command.try_get_matches_from(flags).map_err(|error| one_line(&error))?;
+        Self::from_arg_matches(&matches).map_err(|error| one_line(&error))
+    }
+}
+
+/// The first line of a usage error, without the word that `clap` begins it with.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// Which backup.
@@ -198,6 +224,25 @@ pub struct PublishArgs {
     /// Publish even what looks like damage
     #[arg(long)]
     pub force: bool,
+}
+
+/// How a worker is started.
+#[derive(Args, Clone, Debug)]
+pub struct DispatchArgs {
+    /// Start the worker as a process of its own, even where systemd could be asked for a unit
+    #[arg(long, env = "QDRANT_BACKUP_DETACHED")]
+    pub detached: bool,
+}
+
+/// Which task.
+#[derive(Args, Clone, Debug)]
+pub struct TaskArgs {
+    /// The envelope that `dispatch` kept
+    #[arg(value_name = "FILE")]
+    pub envelope: PathBuf,
+    /// Priority for CPU and disk: 0 as any program, 19 the last in line
+    #[arg(long, default_value = NICE, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
 }
 
 /// A suffix may begin with a hyphen, as `-copy` does, but a forgotten one must not swallow the flag that follows.

@@ -3,13 +3,13 @@
 //! Below this module nothing reads the environment. A secret comes from a file or the environment, never from the command line, where
 //! every user of the host could read it.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, num::NonZeroU32, path::PathBuf};
 
 use clap::Args;
 use protocol::{Layout, key};
 use serde::Deserialize;
 
-use crate::{bandwidth::NetworkBandwidth, error::Error, qdrant::ApiKey};
+use crate::{bandwidth::NetworkBandwidth, cli::BackupArgs, error::Error, qdrant::ApiKey};
 
 /// The settings that every command shares. Each is a flag, an environment variable and a key of the config file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -52,12 +52,64 @@ pub struct Settings {
     /// Where this program keeps its lock and journals [default: /workspace/qdrant/backups]
     #[arg(long, global = true, env = "QDRANT_BACKUP_WORK_DIR", value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+    /// What this host is for: `production`, or `staging` for one that a restore drill may fill [default: production]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_HOST_ROLE", value_name = "ROLE")]
+    pub host_role: Option<HostRole>,
+    /// By what waits are divided, in an embedded cloud whose clock runs faster [default: 1]
+    #[arg(long, global = true, env = "QDRANT_BACKUP_TIME_DIVISOR", value_name = "N", hide = true)]
+    pub time_divisor: Option<NonZeroU32>,
+    /// How tasks of the workflow are done; in the config file only.
+    #[arg(skip)]
+    #[serde(default)]
+    pub task: TaskSettings,
     /// What this host's network sustains, as 7.5Gbps [default: as the instance type or the link says]
     #[arg(long, global = true, env = "QDRANT_BACKUP_NETWORK_BANDWIDTH", value_name = "RATE")]
     pub network_bandwidth: Option<NetworkBandwidth>,
     /// Bytes that moving an archive may hold in memory, as 512MiB [default: what the network needs, at most an eighth of the memory]
     #[arg(long, global = true, env = "QDRANT_BACKUP_MEMORY_BUDGET", value_name = "BYTES")]
     pub memory_budget: Option<ByteSize>,
+}
+
+/// How tasks of the workflow are done, where a person would type flags of `backup`: the table `[task]` of the config file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TaskSettings {
+    /// Seconds to wait for writes to end, as `--quiesce-timeout`.
+    pub quiesce_timeout: Option<u64>,
+    /// As `--level`.
+    pub level: Option<i32>,
+    /// As `--bandwidth-limit`.
+    pub bandwidth_limit: Option<String>,
+    /// As `--protect-latency`.
+    pub protect_latency: Option<String>,
+    /// As `--keep-local`.
+    pub keep_local: Option<usize>,
+}
+
+impl TaskSettings {
+    /// The flags that stand for these settings, checked as flags are.
+    fn backup_args(&self) -> Result<BackupArgs, Error> {
+        let flags = [
+            ("--quiesce-timeout", self.quiesce_timeout.map(|seconds| seconds.to_string())),
+            ("--level", self.level.map(|level| level.to_string())),
+            ("--bandwidth-limit", self.bandwidth_limit.clone()),
+            ("--protect-latency", self.protect_latency.clone()),
+            ("--keep-local", self.keep_local.map(|count| count.to_string())),
+        ];
+        let typed = flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
+        BackupArgs::parsed(typed).map_err(|problem| Error::BadSetting { name: "task", problem })
+    }
+}
+
+/// What a host is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum HostRole {
+    /// Its data is served, and backed up.
+    #[default]
+    Production,
+    /// Its data is thrown away after a drill.
+    Staging,
 }
 
 /// A number of bytes, written as `512MiB`, `2GiB`, `64MB` or plain digits.
@@ -117,6 +169,7 @@ pub struct Config {
     settings: Settings,
     api_key_from_environment: Option<ApiKey>,
     layout: Layout,
+    task_backup_args: BackupArgs,
 }
 
 /// What is wrong with a config file, without the line it stands on: that line may hold a secret in the wrong place.
@@ -170,7 +223,8 @@ impl Config {
             ),
             None => None,
         };
-        Ok(Self { settings, api_key_from_environment, layout: Layout::new(prefix) })
+        let task_backup_args = settings.task.backup_args()?;
+        Ok(Self { settings, api_key_from_environment, layout: Layout::new(prefix), task_backup_args })
     }
 
     /// How to reach Qdrant; reads the key's file.
@@ -228,6 +282,11 @@ impl Config {
         })
     }
 
+    /// The region, when it is not the AWS configuration's.
+    pub fn region(&self) -> Option<&str> {
+        self.settings.region.as_deref()
+    }
+
     /// Where objects are in the bucket.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -251,6 +310,21 @@ impl Config {
     /// The image that Qdrant runs from, for the manifest.
     pub fn qdrant_image(&self) -> Option<&str> {
         self.settings.qdrant_image.as_deref()
+    }
+
+    /// By what waits are divided.
+    pub fn time_divisor(&self) -> u32 {
+        self.settings.time_divisor.map_or(1, NonZeroU32::get)
+    }
+
+    /// How a backup is made that is a task of the workflow.
+    pub fn task_backup_args(&self) -> &BackupArgs {
+        &self.task_backup_args
+    }
+
+    /// What this host is for.
+    pub fn host_role(&self) -> HostRole {
+        self.settings.host_role.unwrap_or_default()
     }
 
     /// What the network sustains, when a person said so.
@@ -284,6 +358,10 @@ impl Settings {
             endpoint_url: self.endpoint_url.or(fallback.endpoint_url),
             success_marker: self.success_marker.or(fallback.success_marker),
             work_dir: self.work_dir.or(fallback.work_dir),
+            host_role: self.host_role.or(fallback.host_role),
+            time_divisor: self.time_divisor.or(fallback.time_divisor),
+            // Flags cannot set it.
+            task: fallback.task,
             network_bandwidth: self.network_bandwidth.or(fallback.network_bandwidth),
             memory_budget: self.memory_budget.or(fallback.memory_budget),
         }

@@ -11,7 +11,7 @@ use crate::{
     config::ByteSize,
     error::Error,
     limits::{Limits, Wish},
-    output::{Failure, Render, table},
+    output::{Render, on_one_line, table},
     qdrant::{self, Auth},
     session::Session,
 };
@@ -254,7 +254,7 @@ fn good(subject: &'static str, seen: String) -> Finding {
 }
 
 fn bad(subject: &'static str, error: &Error) -> Finding {
-    Finding { subject, state: State::Bad, seen: Failure::from(error).line(), hint: error.hint() }
+    Finding { subject, state: State::Bad, seen: on_one_line(error), hint: error.hint() }
 }
 
 impl Render for Diagnosis {

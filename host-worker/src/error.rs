@@ -4,9 +4,9 @@
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
-use protocol::{BackupId, CollectionName, FailureKind};
+use protocol::{BackupId, CollectionName, FailureKind, Verdict};
 
-use crate::{config::ByteSize, qdrant, quiesce};
+use crate::{config::ByteSize, qdrant, quiesce, verify::Summary};
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,14 @@ pub enum Error {
         /// What to do instead.
         hint: String,
     },
+
+    /// A task was handed over that cannot be read.
+    #[error(transparent)]
+    Envelope(#[from] protocol::task::InvalidEnvelope),
+
+    /// A drill was sent to a host whose data is not to be touched.
+    #[error("this host is not for drills: its `host-role` is not `staging`")]
+    NotForDrills,
 
     // Other parts.
     /// Qdrant.
@@ -223,12 +231,12 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// A restore ended, but what it left is not what was recorded.
-    #[error("backup {backup} was restored, but the data is not what was recorded: {}", failed.join("; "))]
+    #[error("backup {backup} was restored, but the data is not what was recorded: {}", Summary::failures(verdict).join("; "))]
     NotAsRecorded {
         /// The backup.
         backup: BackupId,
-        /// What failed, a line each.
-        failed: Vec<String>,
+        /// The comparison.
+        verdict: Box<Verdict>,
         /// The collections that were left in place.
         left: Vec<String>,
         /// Whether readers see them by their aliases.
@@ -270,8 +278,11 @@ impl Error {
             | Self::ConfigFile { .. }
             | Self::BadConfigFile { .. }
             | Self::ApiKeyFile { .. }
+            | Self::NotForDrills
             | Self::Request { .. }
             | Self::SnapshotNotVisible { .. } => FailureKind::ConfigInvalid,
+            // What AWS lets through the document's patterns and this program does not take: one of the two is of another version.
+            Self::Envelope(_) => FailureKind::ConfigInvalid,
             Self::Qdrant(error) => error.kind(),
             Self::Quiesce(error) => error.kind(),
             Self::Transfer(error) => error.kind(),
@@ -303,6 +314,12 @@ impl Error {
                 Some(format!("give --{name}, set QDRANT_BACKUP_{variable}, or write `{name}` into the config file"))
             }
             Self::Request { hint, .. } => Some(hint.clone()),
+            Self::NotForDrills => Some(
+                "a drill restores into a host that is thrown away afterwards; that one's settings say `host-role = \"staging\"`".to_owned(),
+            ),
+            Self::Envelope(_) => Some(
+                "the document, the Lambdas and host-worker must be of one version; `dispatch` is for the SSM document, a person types `host-worker backup`".to_owned(),
+            ),
             Self::Qdrant(error) => error.hint().map(str::to_owned),
             Self::Quiesce(error) => error.hint().map(str::to_owned),
             Self::Transfer(error) => error.hint(),

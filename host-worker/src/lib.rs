@@ -26,9 +26,10 @@ pub mod restore;
 mod select;
 pub mod session;
 pub mod state;
+pub mod task;
 pub mod verify;
 
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, path::Path, process::ExitCode};
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -43,6 +44,9 @@ use crate::{
     progress::Display,
     session::Session,
 };
+
+/// The settings that are read when no others are named.
+const USUAL_CONFIG: &str = "/etc/qdrant-backup.toml";
 
 /// Runs the program with these arguments (the first is its own name) and answers with its exit code: 0 done, 1 failed,
 /// 2 usage or settings, 3 verification failed.
@@ -73,46 +77,57 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
     let config = config(&cli)?;
     let cancel = CancellationToken::new();
-    let session = Session::open(config, cancel.clone()).await?;
     let now = Timestamp::now();
     let work = async {
+        let open = || Session::open(config.clone(), cancel.clone());
         match &cli.command {
-            Command::Backup(args) => done(&backup::backup(&session, args, display, now).await?, cli.json),
-            Command::Restore(args) => done(&restore::restore(&session, args, display).await?, cli.json),
+            Command::Backup(args) => {
+                done(&backup::backup(&open().await?, args, display, now).await?, cli.json)
+            }
+            Command::Restore(args) => done(&restore::restore(&open().await?, args, display).await?, cli.json),
             Command::Verify(args) => {
-                let result = verify::verify(&session, args, display, now).await?;
+                let result = verify::verify(&open().await?, args, display, now).await?;
                 judged(&result, result.passed(), FailureKind::VerificationFailed, cli.json)
             }
             Command::List => {
+                let session = open().await?;
                 done(&session.unless_cancelled(catalogue::list(&session, now)).await??, cli.json)
             }
             Command::Show(args) => {
+                let session = open().await?;
                 done(&session.unless_cancelled(catalogue::show(&session, args)).await??, cli.json)
             }
-            Command::Publish(args) => done(&catalogue::publish(&session, args).await?, cli.json),
-            Command::Acknowledge => done(&origin::acknowledge(&session)?, cli.json),
+            Command::Publish(args) => done(&catalogue::publish(&open().await?, args).await?, cli.json),
+            Command::Acknowledge => done(&origin::acknowledge(&open().await?)?, cli.json),
             Command::Doctor => {
+                let session = open().await?;
                 let diagnosis = session.unless_cancelled(doctor::doctor(&session, now)).await??;
                 judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
             }
+            Command::Dispatch(args) => {
+                done(&task::dispatch(&config.work_dir(), variable, now, args.detached)?, cli.json)
+            }
+            Command::Task(args) => task::run(config.clone(), args, cancel.clone()).await,
         }
     };
     until_signal(work, &cancel).await
 }
 
 fn config(cli: &Cli) -> Result<Config, Error> {
-    let file = match &cli.config {
+    let usual = Path::new(USUAL_CONFIG);
+    let file = match cli.config.as_deref().or_else(|| usual.exists().then_some(usual)) {
         Some(path) => Some(
             fs_err::read_to_string(path).map_err(|source| Error::ConfigFile { source: Box::new(source) })?,
         ),
         None => None,
     };
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one secret that may come from the environment is read here, at the edge"
-    )]
-    let api_key = std::env::var("QDRANT_API_KEY").ok();
-    Config::new(cli.settings.clone(), file.as_deref(), api_key)
+    Config::new(cli.settings.clone(), file.as_deref(), variable("QDRANT_API_KEY"))
+}
+
+/// A secret or a task that came in the environment; settings are `clap`'s to read.
+#[expect(clippy::disallowed_methods, reason = "this is the edge")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn done<T: Render>(result: &T, json: bool) -> Result<ExitCode, Error> {

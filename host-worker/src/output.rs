@@ -68,11 +68,6 @@ impl From<&Error> for Failure {
 }
 
 impl Failure {
-    /// The message and its causes on one line.
-    pub(crate) fn line(self) -> String {
-        std::iter::once(self.message).chain(self.causes).collect::<Vec<_>>().join(": ")
-    }
-
     fn render(&self) -> String {
         let mut text = format!("error: {} [{}]", self.message, self.error);
         for cause in &self.causes {
@@ -83,6 +78,18 @@ impl Failure {
         }
         text
     }
+}
+
+/// An error and its causes on one line, from the outside in.
+pub(crate) fn on_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line += ": ";
+        line += &cause.to_string();
+        source = cause.source();
+    }
+    line.replace('\n', " ")
 }
 
 /// Prints why a command failed.

@@ -33,7 +33,7 @@ impl Phases {
         Self::watched(display, Pulse::default())
     }
 
-    /// Begins with no phase, and marks in `pulse` what moves.
+    /// Begins with no phase; whatever moves is marked in `pulse`.
     pub fn watched(display: Display, pulse: Pulse) -> Self {
         let target = match display {
             Display::Bar => ProgressDrawTarget::stderr(),
@@ -56,18 +56,18 @@ impl Phases {
         info!(phase = phase.name(), "phase begins");
     }
 
+    /// Where whatever moves is marked.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// Says what exactly the phase is at, as the collection whose snapshot is being taken.
     pub fn detail(&self, detail: &str) {
+        self.pulse.mark();
         if let Some((phase, _)) = self.current {
-            self.pulse.mark();
             self.bar.set_message(format!("{phase}: {detail}"));
             info!(phase = phase.name(), detail, "progress");
         }
-    }
-
-    /// Where this work marks what moves.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
     }
 
     /// Tells something that is worth a line: above the bar, or in the log.
@@ -83,7 +83,7 @@ impl Phases {
         tokio::pin!(work);
         let mut ticks = tokio::time::interval(SHOWN_EVERY);
         let mut count = 0_u32;
-        let mut seen = moved(progress);
+        let mut moved = (0, 0);
         self.bar.set_style(style("{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
         self.bar.reset();
         let result = loop {
@@ -92,12 +92,12 @@ impl Phases {
                 _ = ticks.tick() => {
                     self.bar.set_length(progress.raw_total());
                     self.bar.set_position(progress.raw_done());
-                    let now = moved(progress);
+                    let latest = (progress.raw_done(), progress.object_bytes());
                     // While it reads back, its counters stand still, and it ends by itself what stalls.
-                    if now != seen || progress.phase() == transfer::Phase::ReadingBack {
+                    if latest != moved || progress.phase() == transfer::Phase::ReadingBack {
+                        moved = latest;
                         self.pulse.mark();
                     }
-                    seen = now;
                     count += 1;
                     if count.is_multiple_of(LOGGED_EVERY) {
                         info!(
@@ -140,11 +140,6 @@ impl Phases {
     }
 }
 
-/// The counters that tell whether a transfer moves.
-fn moved(progress: &transfer::Progress) -> (u64, u64) {
-    (progress.raw_done(), progress.object_bytes())
-}
-
 fn add(timings: &mut Vec<PhaseTiming>, phase: Phase, since: Instant) {
     // Milliseconds are as fine as a reader of the manifest cares for.
     let seconds = (since.elapsed().as_secs_f64() * 1e3).round() / 1e3;
@@ -177,11 +172,11 @@ mod tests {
         let pulse = Pulse::default();
         let mut phases = Phases::watched(Display::Log, pulse.clone());
         phases.enter(Phase::Upload);
-        let entered = pulse.beat();
+        let entered = pulse.seen();
         let still = tokio::time::sleep(Duration::from_secs(3600));
         phases.follow(&transfer::Progress::default(), still).await;
-        assert_eq!(pulse.beat(), entered);
+        assert_eq!(pulse.seen(), entered);
         phases.detail("docs");
-        assert_eq!(pulse.beat().marks, entered.marks + 1);
+        assert_eq!(pulse.seen().marks, entered.marks + 1);
     }
 }

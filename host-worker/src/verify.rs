@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     limits::{Limits, Wish},
     observe,
-    output::{Failure, Render, table},
+    output::{Render, on_one_line, table},
     progress::{Display, Phases},
     pulse::Phase,
     restore::REPLAY_PATIENCE,
@@ -180,7 +180,7 @@ fn damage(error: Error) -> Result<String, Error> {
     ) {
         return Err(error);
     }
-    Ok(Failure::from(&error).line())
+    Ok(on_one_line(&error))
 }
 
 /// A proof that cannot be stored is still a proof to the person who asked: most roles may read archives and not write proofs.

@@ -204,7 +204,7 @@ pub(crate) fn free_bytes(dir: &Path) -> Result<u64, Error> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-pub(super) fn local(path: &Path, action: &str, source: std::io::Error) -> Error {
+pub(crate) fn local(path: &Path, action: &str, source: std::io::Error) -> Error {
     Error::Local { what: format!("{action} `{}`", path.display()), source }
 }
 

@@ -6,9 +6,6 @@ use protocol::{BackupId, CollectionName};
 
 use crate::{bandwidth::BandwidthLimit, cli::BackupArgs};
 
-/// How long a task waits for writes to end. An earlier state of the workflow has seen that none are in flight: this confirms it.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(300);
-
 /// What is to be backed up, and how.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
@@ -33,19 +30,9 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// What a workflow asks for: a backup with this id, of these collections or of all.
-    pub(super) fn of_workflow(id: BackupId, collections: Vec<CollectionName>) -> Self {
-        Self {
-            id: Some(id),
-            collections: sorted(collections),
-            quiesce: Some(CONFIRMED_WITHIN),
-            level: None,
-            concurrency: None,
-            bandwidth_limit: None,
-            protect_latency: None,
-            keep_local: 0,
-            fresh: false,
-        }
+    /// What a workflow asks for: a backup with this id.
+    pub(super) fn of_workflow(id: BackupId, args: &BackupArgs) -> Self {
+        Self { id: Some(id), ..Self::from(args) }
     }
 
     /// Whether only some collections are wanted.

@@ -23,7 +23,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Qdrant by the settings; asks it nothing yet. Its answers are marked in the pulse of `phases`.
     pub(super) fn open(session: &'a Session, phases: &Phases) -> Result<Self, Error> {
-        let qdrant = session.qdrant()?.watched(phases.pulse());
+        let qdrant = session.qdrant()?.watched(phases.pulse().clone());
         let local = LocalSnapshots::open(&session.config.work_dir())?;
         Ok(Self { session, qdrant, local })
     }
@@ -47,7 +47,8 @@ impl<'a> Source<'a> {
     pub(super) async fn at_rest(&self, timeout: Duration, phases: &mut Phases) -> Result<(), Error> {
         phases.enter(Phase::Quiesce);
         let standard = quiesce::Requirements::STANDARD;
-        let wait = quiesce::wait(&self.qdrant, standard, timeout, quiesce::POLL_INTERVAL);
+        let interval = quiesce::POLL_INTERVAL / self.session.config.time_divisor();
+        let wait = quiesce::wait(&self.qdrant, standard, timeout, interval, phases.pulse());
         Ok(self.session.unless_cancelled(wait).await??)
     }
 

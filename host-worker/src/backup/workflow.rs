@@ -23,37 +23,42 @@ use super::{
     unfinished::Unfinished,
     waiting::Waiting,
 };
-use crate::{error::Error, lock::HostLock, progress::Phases, pulse::Phase, session::Session};
+use crate::{
+    cli::BackupArgs, error::Error, lock::HostLock, progress::Phases, pulse::Phase, session::Session,
+};
 
-/// Looks at everything that a backup needs, then waits until nothing is being written, at most `timeout`.
+/// Looks at everything that a backup needs, then waits until nothing is being written, at most as long as `args` say.
+///
+/// Whoever calls holds the host's lock.
 pub async fn quiesced(
     session: &Session,
+    _lock: &HostLock,
     id: BackupId,
-    timeout: Duration,
+    args: &BackupArgs,
     mut phases: Phases,
 ) -> Result<Quiesced, Error> {
     phases.enter(Phase::PreFlight);
     let source = Source::open(session, &phases)?;
     session.unless_cancelled(preflight(session, &source)).await??;
     let begin = Instant::now();
-    source.at_rest(timeout, &mut phases).await?;
+    source.at_rest(Duration::from_secs(args.quiesce_timeout), &mut phases).await?;
     phases.finish();
     Ok(Quiesced { backup_id: id, waited_seconds: begin.elapsed().as_secs_f64() })
 }
 
-/// Stores the backup with this id, of these collections or of all, and puts its manifest beside it for whoever may publish.
+/// Stores the backup with this id as `args` say, and puts its manifest beside it for whoever may publish.
 ///
 /// Whoever calls holds the host's lock. `now` is the time at this call.
 pub async fn stored(
     session: &Session,
     _lock: &HostLock,
     id: BackupId,
-    collections: Vec<CollectionName>,
+    args: &BackupArgs,
     mut phases: Phases,
     now: Timestamp,
 ) -> Result<Stored, Error> {
     let work_dir = session.config.work_dir();
-    let order = Order::of_workflow(id, collections);
+    let order = Order::of_workflow(id, args);
     phases.enter(Phase::PreFlight);
     if let Some(earlier) = earlier(session, &work_dir, &order, id).await? {
         info!(backup = %id, key = %earlier.manifest.key, "an earlier run has stored this backup");

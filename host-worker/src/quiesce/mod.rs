@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, time::Duration};
 use protocol::FailureKind;
 use tokio::time::Instant;
 
-use crate::qdrant::{self, Client, Telemetry};
+use crate::{
+    pulse::Pulse,
+    qdrant::{self, Client, Telemetry},
+};
 pub use decide::{CollectionObservation, Decision, Observation, Requirements, decide};
 
 /// Between two polls. Write counters move when a request is answered, so this should be longer than a usual batch takes.
@@ -66,18 +69,20 @@ impl Error {
     }
 }
 
-/// Waits until Qdrant is quiesced, at most `timeout`. Polls every `interval`.
+/// Waits until Qdrant is quiesced, at most `timeout`. Polls every `interval`, and marks each poll that was answered.
 pub async fn wait(
     client: &Client,
     requirements: Requirements,
     timeout: Duration,
     interval: Duration,
+    pulse: &Pulse,
 ) -> Result<(), Error> {
     let started = Instant::now();
     let keep = requirements.polls.max(2);
     let mut history: Vec<Observation> = Vec::new();
     loop {
         let seen = observe(client, history.last()).await.map_err(|source| Error::Watch { source })?;
+        pulse.mark();
         if history.len() == keep {
             history.remove(0);
         }

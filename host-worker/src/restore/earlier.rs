@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::Error,
     observe,
-    output::Failure,
+    output::on_one_line,
     qdrant,
     verify::{self, Summary},
 };
@@ -69,7 +69,7 @@ impl Earlier {
                 }
                 // Half a recovery answers, but not with its data.
                 Err(error) if error.is_answer() => {
-                    earlier.wrong.insert(name, Failure::from(&Error::from(error)).line());
+                    earlier.wrong.insert(name, on_one_line(&Error::from(error)));
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -72,10 +72,18 @@ pub async fn restore(
     args: &RestoreArgs,
     display: Display,
 ) -> Result<RestoreResult, Error> {
-    let work_dir = session.config.work_dir();
-    let _lock = HostLock::acquire(&work_dir, "restore")?;
-    let mut phases = Phases::new(display);
+    let lock = HostLock::acquire(&session.config.work_dir(), "restore")?;
+    restore_under(&lock, session, args, Phases::new(display)).await
+}
 
+/// Brings a backup back while the caller holds the host's lock.
+pub(crate) async fn restore_under(
+    _lock: &HostLock,
+    session: &Session,
+    args: &RestoreArgs,
+    mut phases: Phases,
+) -> Result<RestoreResult, Error> {
+    let work_dir = session.config.work_dir();
     phases.enter(Phase::PreFlight);
     let chosen = if args.unproved {
         select::select_unproved(session, &args.selection).await?
@@ -83,7 +91,7 @@ pub async fn restore(
         select::select(session, &args.selection, args.fallback).await?
     };
     let manifest = &chosen.manifest;
-    let qdrant = session.qdrant()?.watched(phases.pulse());
+    let qdrant = session.qdrant()?.watched(phases.pulse().clone());
     let server = qdrant.version().await?;
     let recorded = manifest
         .qdrant
@@ -139,16 +147,16 @@ pub async fn restore(
         Ok(Err(error)) => return Err(bring_back.give_up(error.into()).await),
         Err(cancelled) => return Err(bring_back.give_up(cancelled).await),
     };
-    let not_as_recorded = |verdict: &Verdict, aliases_set| Error::NotAsRecorded {
+    let not_as_recorded = |verdict: Verdict, aliases_set| Error::NotAsRecorded {
         backup: manifest.backup_id,
-        failed: Summary::failures(verdict),
+        verdict: Box::new(verdict),
         left: left.clone(),
         aliases_set,
     };
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
         bring_back.end();
-        return Err(not_as_recorded(&verdict, false));
+        return Err(not_as_recorded(verdict, false));
     }
 
     phases.enter(Phase::Aliases);
@@ -164,7 +172,7 @@ pub async fn restore(
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
         bring_back.end();
-        return Err(not_as_recorded(&verdict, true));
+        return Err(not_as_recorded(verdict, true));
     }
 
     if whole {

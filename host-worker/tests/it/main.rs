@@ -11,3 +11,4 @@ mod qdrant;
 mod quiesce;
 mod real_replies;
 mod server;
+mod task;

@@ -472,9 +472,9 @@ async fn answers_are_marks_but_looking_whether_something_runs_is_none() {
     let client = server.client().watched(pulse.clone());
     assert!(client.create_snapshot(&name("docs")).await.unwrap().adopted);
     assert!(server.count(METRICS) > 3, "it was waited for");
-    assert_eq!(pulse.beat().marks, 0);
+    assert_eq!(pulse.seen().marks, 0);
     assert_eq!(client.collections().await.unwrap(), [name("docs")]);
-    assert_eq!(pulse.beat().marks, 1);
+    assert_eq!(pulse.seen().marks, 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use host_worker::quiesce::{Error, Requirements, wait};
+use host_worker::{
+    pulse::Pulse,
+    quiesce::{Error, Requirements, wait},
+};
 use protocol::FailureKind;
 use serde_json::json;
 
@@ -33,7 +36,9 @@ async fn a_server_at_rest_is_quiesced_after_three_polls_with_counts() {
         }),
     ])
     .await;
-    wait(&qdrant.client(), Requirements::STANDARD, Duration::from_secs(5), SOON).await.unwrap();
+    wait(&qdrant.client(), Requirements::STANDARD, Duration::from_secs(5), SOON, &Pulse::default())
+        .await
+        .unwrap();
     // The first poll has nothing to compare with and does not count points.
     assert_eq!(qdrant.server.count("GET /metrics"), 4);
     assert_eq!(qdrant.server.count("POST /collections/docs/points/count"), 3);
@@ -53,7 +58,9 @@ async fn a_writer_that_stops_is_waited_for() {
         }),
     )
     .await;
-    wait(&qdrant.client(), Requirements::STANDARD, Duration::from_secs(5), SOON).await.unwrap();
+    wait(&qdrant.client(), Requirements::STANDARD, Duration::from_secs(5), SOON, &Pulse::default())
+        .await
+        .unwrap();
     // Poll 8 is the first at rest that equals its predecessor; 7 still had nothing to be equal to.
     assert_eq!(qdrant.server.count("GET /metrics"), 10);
 }
@@ -72,7 +79,9 @@ async fn a_writer_that_does_not_stop_is_named() {
     )
     .await;
     let error =
-        wait(&qdrant.client(), Requirements::STANDARD, Duration::from_millis(60), SOON).await.unwrap_err();
+        wait(&qdrant.client(), Requirements::STANDARD, Duration::from_millis(60), SOON, &Pulse::default())
+            .await
+            .unwrap_err();
     assert_eq!(error.kind(), FailureKind::NotQuiesced);
     let message = error.to_string();
     assert!(message.contains("PUT /points") && message.contains("collection `docs`"), "{message}");
@@ -94,7 +103,9 @@ async fn what_waiting_does_not_mend_fails_at_once() {
         let qdrant = Qdrant::start([("docs", collection)]).await;
         qdrant.model().metrics = metrics.to_owned();
         let error =
-            wait(&qdrant.client(), Requirements::STANDARD, Duration::from_secs(60), SOON).await.unwrap_err();
+            wait(&qdrant.client(), Requirements::STANDARD, Duration::from_secs(60), SOON, &Pulse::default())
+                .await
+                .unwrap_err();
         assert!(matches!(error, Error::Unfit { .. }) && error.to_string().contains(text), "{error}");
         assert_eq!(qdrant.server.count("GET /metrics"), 1);
     }
@@ -104,6 +115,8 @@ async fn what_waiting_does_not_mend_fails_at_once() {
 async fn a_server_that_cannot_be_watched_is_not_at_rest() {
     let server = Server::start(|_| crate::server::fail(403, "Forbidden")).await;
     let error =
-        wait(&server.client(), Requirements::STANDARD, Duration::from_secs(5), SOON).await.unwrap_err();
+        wait(&server.client(), Requirements::STANDARD, Duration::from_secs(5), SOON, &Pulse::default())
+            .await
+            .unwrap_err();
     assert_eq!(error.kind(), FailureKind::QdrantUnauthorized);
 }

@@ -1,6 +1,7 @@
 //! The embedded cloud as a whole: a bucket, a Qdrant, and the worker as a child process that knows both only by its settings.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -118,35 +119,58 @@ impl Cloud {
             }
             Program::HostWorker(path) => Command::new(path),
         };
+        command.args(arguments).kill_on_drop(true).stdin(Stdio::null());
+        // A setting of the person who runs this must not leak into the embedded cloud.
+        for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "QDRANT_API_KEY"] {
+            command.env_remove(name);
+        }
+        command.envs(self.worker_environment()?);
+        Ok(command)
+    }
+
+    /// The settings of the worker on this cloud's host, as environment variables. The key of Qdrant is in a file.
+    pub fn worker_environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let (access_key, secret_key) = self.s3.credentials();
-        command
-            .args(arguments)
-            .kill_on_drop(true)
-            .stdin(Stdio::null())
-            // A setting of the person who runs this must not leak into the embedded cloud.
-            .env_remove("AWS_PROFILE")
-            .env_remove("AWS_SESSION_TOKEN")
-            .env_remove("AWS_ENDPOINT_URL")
-            .env_remove("QDRANT_API_KEY")
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_ACCESS_KEY_ID", access_key)
-            .env("AWS_SECRET_ACCESS_KEY", secret_key)
-            .env("QDRANT_BACKUP_REGION", self.s3.region())
-            .env("QDRANT_BACKUP_ENDPOINT_URL", self.s3.endpoint())
-            .env("QDRANT_BACKUP_BUCKET", BUCKET)
-            .env("QDRANT_BACKUP_QDRANT_URL", self.qdrant.url())
-            .env("QDRANT_BACKUP_SNAPSHOTS_DIR", self.qdrant.snapshots_dir())
-            .env("QDRANT_BACKUP_QDRANT_SNAPSHOTS_PATH", self.qdrant.server_snapshots_dir())
-            .env("QDRANT_BACKUP_SUCCESS_MARKER", protocol::key::DEFAULT_SUCCESS_MARKER)
-            .env("QDRANT_BACKUP_WORK_DIR", self.work_dir());
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path of the host is no text");
+        let mut environment: BTreeMap<String, String> = [
+            ("QDRANT_BACKUP_CONFIG", "/dev/null"),
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_ACCESS_KEY_ID", access_key),
+            ("AWS_SECRET_ACCESS_KEY", secret_key),
+            ("QDRANT_BACKUP_REGION", self.s3.region()),
+            ("QDRANT_BACKUP_ENDPOINT_URL", self.s3.endpoint()),
+            ("QDRANT_BACKUP_BUCKET", BUCKET),
+            ("QDRANT_BACKUP_QDRANT_URL", &self.qdrant.url()),
+            ("QDRANT_BACKUP_SUCCESS_MARKER", protocol::key::DEFAULT_SUCCESS_MARKER),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        for (name, path) in [
+            ("QDRANT_BACKUP_SNAPSHOTS_DIR", self.qdrant.snapshots_dir()),
+            ("QDRANT_BACKUP_QDRANT_SNAPSHOTS_PATH", self.qdrant.server_snapshots_dir()),
+            ("QDRANT_BACKUP_WORK_DIR", &self.work_dir()),
+        ] {
+            environment.insert(name.to_owned(), text(path)?);
+        }
         if let Some(key) = self.qdrant.api_key() {
             let path = self.dir.join("api-key");
             fs_err::write(&path, key)?;
-            command.env("QDRANT_BACKUP_QDRANT_API_KEY_FILE", path);
+            environment.insert("QDRANT_BACKUP_QDRANT_API_KEY_FILE".to_owned(), text(&path)?);
         }
-        Ok(command)
+        Ok(environment)
+    }
+
+    /// The directory of the host and of the bucket.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What is run as `host-worker`.
+    pub fn program(&self) -> &Program {
+        &self.worker
     }
 
     /// Runs the worker with `--json` to its end.

@@ -2,10 +2,20 @@
 //!
 //! It is a development crate. Nothing ships it and no product crate depends on it.
 
+mod background;
 pub mod cli;
 pub mod cloud;
 pub mod corpus;
 pub mod demo;
+pub mod events;
 pub mod indexer;
+pub mod lambda;
+mod process;
 pub mod qdrant;
 pub mod s3;
+pub mod script;
+pub mod serve;
+pub mod ssm;
+pub mod stepfunctions;
+pub mod up;
+pub mod workflow;

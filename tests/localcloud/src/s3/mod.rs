@@ -8,9 +8,10 @@
 //! * the current version of every object is a plain file below [`S3Server::root`], metadata and older versions lie in `.s3` beside it;
 //! * a server started on the folder of an earlier one has its objects, versions and uploads;
 //! * no payload is held in memory;
-//! * a fault strikes exactly where [`Faults`] was told, and [`S3Server::calls`] tells what was asked, in order.
+//! * a fault strikes exactly where [`Faults`] was told, and [`S3Server::calls`] tells what was asked, in order;
+//! * [`S3Server::object_created`] tells of every object that was written, once it is there.
 //!
-//! Not there: copies (`CopyObject`, `UploadPartCopy`), tags, object lock, ACLs, policies, lifecycle and notifications (501).
+//! Not there: copies (`CopyObject`, `UploadPartCopy`), tags, object lock, ACLs, policies, lifecycle and the settings of notifications (501).
 
 mod body;
 mod call;
@@ -18,6 +19,7 @@ mod checksum;
 mod clock;
 mod fault;
 mod link;
+mod notice;
 mod service;
 mod store;
 mod wire;
@@ -35,6 +37,7 @@ use tokio::sync::oneshot;
 
 pub use self::call::{Call, Operation};
 pub use self::fault::{Effect, FaultBuilder, Faults};
+pub use self::notice::{ObjectCreated, Reason};
 
 use self::call::CallLog;
 use self::clock::Clock;
@@ -191,6 +194,12 @@ impl S3Server {
     #[must_use]
     pub fn count(&self, operation: Operation) -> usize {
         self.calls.snapshot().iter().filter(|call| call.operation == operation).count()
+    }
+
+    /// The `Object Created` events from now on, in the order in which the objects came to be.
+    #[must_use]
+    pub fn object_created(&self) -> tokio::sync::broadcast::Receiver<ObjectCreated> {
+        self.store.notices().listen()
     }
 
     /// The settings of a client of this server, for a test that changes some of them.

@@ -68,7 +68,18 @@ fn every_command_and_flag_in_the_documents_exists() {
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let commands = ["backup", "restore", "verify", "list", "show", "publish", "acknowledge", "doctor"];
+    let commands = [
+        "backup",
+        "restore",
+        "verify",
+        "list",
+        "show",
+        "publish",
+        "acknowledge",
+        "doctor",
+        "dispatch",
+        "task",
+    ];
     let overview = worker(&["--help"]);
     for command in commands {
         assert!(
@@ -76,7 +87,9 @@ fn every_command_and_flag_in_the_documents_exists() {
             "`host-worker --help` does not show {command}"
         );
     }
-    for document in ["README.md", "docs/operations.md", "docs/clients.md", "ARCHITECTURE.md"] {
+    for document in
+        ["README.md", "docs/operations.md", "docs/clients.md", "ARCHITECTURE.md", "state-machines/README.md"]
+    {
         for line in
             read(document).split('`').filter(|code| code.starts_with("host-worker ") && !code.contains('→'))
         {
@@ -104,12 +117,22 @@ fn files_that_the_documents_name_exist() {
         "docs/operations.md",
         "docs/clients.md",
         "CHANGELOG.md",
+        "state-machines/README.md",
     ] {
         for code in read(document).split('`').skip(1).step_by(2) {
             let path = code.split_whitespace().next().unwrap_or_default();
-            let ours = ["crates/", "host-worker/", "tests/", "docs/", ".ci/"]
-                .iter()
-                .any(|dir| path.starts_with(dir));
+            let ours = [
+                "crates/",
+                "functions/",
+                "host-worker/",
+                "infra/",
+                "state-machines/",
+                "tests/",
+                "docs/",
+                ".ci/",
+            ]
+            .iter()
+            .any(|dir| path.starts_with(dir));
             if ours && !path.contains(['*', '<', '…', '{']) {
                 assert!(root().join(path).exists(), "{document} names `{path}`, which is not there");
             }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod docs;
+mod workflow;
 mod workspace;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ fn read(path: &str) -> String {
 /// Every Rust file of the repository with its text.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut dirs = ["crates", "host-worker", "tests"].map(|dir| root().join(dir)).to_vec();
+    let mut dirs = ["crates", "functions", "host-worker", "tests"].map(|dir| root().join(dir)).to_vec();
     while let Some(dir) = dirs.pop() {
         for entry in fs_err::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();

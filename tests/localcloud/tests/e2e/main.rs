@@ -18,6 +18,7 @@ mod safety;
 mod secrets;
 mod store_faults;
 mod usage;
+mod workflow;
 
 /// Whether a real server is used: here never, in the target `real_qdrant` always.
 pub(crate) const REAL: bool = false;

@@ -11,7 +11,7 @@ use host_worker::{
     config::Config,
     lock::HostLock,
     progress::{Display, Phases},
-    pulse::{Beat, Phase, Pulse},
+    pulse::{Phase, Pulse, Seen},
     session::Session,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -53,9 +53,10 @@ fn an_hour_ago() -> BackupId {
 
 async fn store(session: &Session, id: BackupId, collections: &[&str]) -> Result<Stored, Error> {
     let lock = HostLock::acquire(&session.config.work_dir(), "backup").unwrap();
-    let collections = collections.iter().map(|name| name.parse().unwrap()).collect();
+    let mut args = session.config.task_backup_args().clone();
+    args.collections = collections.iter().map(|name| name.parse().unwrap()).collect();
     let phases = Phases::new(Display::Log);
-    Box::pin(workflow::stored(session, &lock, id, collections, phases, Timestamp::now())).await
+    Box::pin(workflow::stored(session, &lock, id, &args, phases, Timestamp::now())).await
 }
 
 /// Stores, and drops that when the bucket is asked for `operation` on a key with `part`, which never answers.
@@ -219,13 +220,16 @@ async fn a_check_says_how_long_writes_took_to_end() {
     let (session, id) = (session(&fixture).await, an_hour_ago());
     let pulse = Pulse::default();
     let phases = || Phases::watched(Display::Log, pulse.clone());
-    let quiesced = workflow::quiesced(&session, id, Duration::from_secs(60), phases()).await.unwrap();
-    let Beat { phase, marks } = pulse.beat();
-    assert_eq!(phase, Some(Phase::Quiesce));
+    let lock = HostLock::acquire(&session.config.work_dir(), "quiesce").unwrap();
+    let mut args = session.config.task_backup_args().clone();
+    let quiesced = workflow::quiesced(&session, &lock, id, &args, phases()).await.unwrap();
+    let Seen { phase, marks } = pulse.seen();
+    assert_eq!(phase, Phase::Quiesce);
     assert!(marks > 3, "every poll is one: {marks}");
     assert_eq!(quiesced.backup_id, id);
     assert!(quiesced.waited_seconds > 3.0, "three polls: {}", quiesced.waited_seconds);
-    let refused = workflow::quiesced(&session, id, Duration::from_secs(1), phases()).await.unwrap_err();
+    args.quiesce_timeout = 1;
+    let refused = workflow::quiesced(&session, &lock, id, &args, phases()).await.unwrap_err();
     assert_eq!(refused.kind(), protocol::FailureKind::NotQuiesced, "one poll is not enough");
     assert_eq!(fixture.keys().await, [""; 0]);
 }

@@ -9,6 +9,7 @@ mod damage;
 mod faults;
 mod listing;
 mod multipart;
+mod notices;
 mod objects;
 mod storage;
 mod versions;

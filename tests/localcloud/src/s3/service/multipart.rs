@@ -5,6 +5,7 @@ use s3s::{S3Request, S3Result, s3_error};
 
 use super::{Service, attributes, count, page_size, part_number, report_encryption, signed, timestamp};
 use crate::s3::checksum::{Algorithm, Claim, Kind, bad_digest, checked, given, report};
+use crate::s3::notice::Reason;
 use crate::s3::store::{Condition, Expected, NamedPart, Upload, WrongByte, etag};
 
 impl Service {
@@ -146,8 +147,8 @@ impl Service {
         self.store.check(bucket, key, &condition)?;
 
         let path = self.store.join(bucket, &upload, &parts).await?;
-        let version =
-            self.store.commit(bucket, key, content.clone(), path, Some(upload.sequence), &condition)?;
+        let (sequence, reason) = (Some(upload.sequence), Reason::CompleteMultipartUpload);
+        let version = self.store.commit(bucket, key, content.clone(), path, sequence, &condition, reason)?;
         self.store.abort_upload(bucket, key, &input.upload_id)?;
         let mut output = dto::CompleteMultipartUploadOutput {
             e_tag: Some(etag(&content.etag)),

@@ -5,6 +5,7 @@ use s3s::{S3Request, S3Result};
 
 use super::{Service, attributes, report_encryption, signed};
 use crate::s3::checksum::{Algorithm, Checksum, Claim, Kind, report};
+use crate::s3::notice::Reason;
 use crate::s3::store::{Condition, Content, Expected, WrongByte, etag, part_etag};
 
 impl Service {
@@ -35,8 +36,9 @@ impl Service {
             attributes,
         };
         let condition = Condition { if_match: input.if_match, if_none_match: input.if_none_match };
+        let (bucket, key, reason) = (&input.bucket, &input.key, Reason::PutObject);
         let version =
-            self.store.commit(&input.bucket, &input.key, content.clone(), received.path, None, &condition)?;
+            self.store.commit(bucket, key, content.clone(), received.path, None, &condition, reason)?;
         let mut output = dto::PutObjectOutput {
             e_tag: Some(etag(&content.etag)),
             checksum_type: Some(Kind::FullObject.name().to_owned().into()),

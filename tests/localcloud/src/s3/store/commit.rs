@@ -9,6 +9,7 @@ use tempfile::TempPath;
 use super::layout::{remove_if_there, write_json};
 use super::record::{History, NULL_VERSION};
 use super::{Bucket, Condition, Content, Store, Version, Versioning, fresh_id, precondition_failed};
+use crate::s3::notice::{ObjectCreated, Reason};
 
 /// What a `DeleteObject` did.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +22,8 @@ pub(crate) struct Deleted {
 
 impl Store {
     /// Makes the bytes at `path` a version of the key, if the condition holds now. `sequence` is the place among the
-    /// writes when that is not now. Answers the version, and its id if the bucket tells version ids.
+    /// writes when that is not now, `reason` what listeners are told. Answers the version's id if the bucket tells version ids.
+    #[expect(clippy::too_many_arguments, reason = "they are what the two calls that write know of an object")]
     pub(crate) fn commit(
         &self,
         bucket: &str,
@@ -30,6 +32,7 @@ impl Store {
         path: TempPath,
         sequence: Option<u64>,
         condition: &Condition,
+        reason: Reason,
     ) -> S3Result<Option<String>> {
         let mut state = self.state();
         condition.check(state.bucket(bucket)?.current(key))?;
@@ -39,6 +42,7 @@ impl Store {
             Versioning::Enabled => fresh_id("version", next, self.now()),
             Versioning::Off | Versioning::Suspended => NULL_VERSION.to_owned(),
         };
+        let (size, etag) = (content.size, content.etag.clone());
         let version = Version {
             id: id.clone(),
             sequence: sequence.unwrap_or(next),
@@ -47,7 +51,17 @@ impl Store {
             content: Some(content),
         };
         self.insert(bucket, held, key, version, Some(path)).map_err(S3Error::internal_error)?;
-        Ok((held.record.versioning != Versioning::Off).then_some(id))
+        let version = (held.record.versioning != Versioning::Off).then_some(id);
+        // Under the lock, so that they are told in the order in which they happened.
+        self.notices().tell(ObjectCreated {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            size,
+            etag,
+            version: version.clone(),
+            reason,
+        });
+        Ok(version)
     }
 
     /// Carries out `DeleteObject`.

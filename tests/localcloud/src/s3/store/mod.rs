@@ -29,6 +29,7 @@ pub(crate) use self::record::{
 use self::layout::{Layout, read_json, write_json};
 use self::record::History;
 use super::clock::Clock;
+use super::notice::Notices;
 
 /// The objects, versions and uploads of one server.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(crate) struct Store {
     clock: Arc<Clock>,
     minimum_part_size: u64,
     state: Mutex<State>,
+    notices: Notices,
 }
 
 /// The index of what is on the disk.
@@ -116,11 +118,15 @@ impl Store {
                 state.buckets.insert(name, bucket);
             }
         }
-        Ok(Self { layout, clock, minimum_part_size, state: Mutex::new(state) })
+        Ok(Self { layout, clock, minimum_part_size, state: Mutex::new(state), notices: Notices::default() })
     }
 
     pub(crate) fn layout_root(&self) -> &std::path::Path {
         self.layout.root()
+    }
+
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// The index, for as long as the guard lives. Nothing awaits while holding it.

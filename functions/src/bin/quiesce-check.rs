@@ -1,0 +1,5 @@
+//! The doorstep of `quiesce-check`.
+
+fn main() -> std::process::ExitCode {
+    functions::run(functions::Function::QuiesceCheck)
+}

@@ -1,0 +1,224 @@
+//! The files of the workflow agree with the code that they call, and with each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use host_worker::task::Timing;
+use protocol::{FailureKind, TaskKind, task::parameter};
+use serde_json::Value;
+
+use crate::{read, root};
+
+/// How long SSM may take to deliver a command, in seconds (`functions`).
+const DELIVERY: u64 = functions::DELIVERY_TIMEOUT.as_secs();
+/// Errors that are no failure kinds, and where they come from.
+const FOREIGN: [&str; 16] = [
+    // Step Functions.
+    "States.ALL",
+    "States.DataLimitExceeded",
+    "States.HeartbeatTimeout",
+    "States.Timeout",
+    // Lambda, when it does not get to an answer of ours.
+    "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.SdkClientException",
+    "Lambda.ServiceException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+    "Runtime.ExitError",
+    "Sandbox.Timedout",
+    // SNS.
+    "SNS.InternalErrorException",
+    "SNS.KMSThrottlingException",
+    "SNS.SdkClientException",
+    "SNS.ThrottledException",
+];
+const TIME_OUTS: [&str; 2] = ["States.HeartbeatTimeout", "States.Timeout"];
+
+/// Every state machine that is deployed, by its file name.
+fn machines() -> BTreeMap<String, Value> {
+    let dir = fs_err::read_dir(root().join("state-machines")).unwrap();
+    let files = dir.map(|entry| entry.unwrap().path());
+    let machines: BTreeMap<String, Value> = files
+        .filter(|path| path.to_string_lossy().ends_with(".asl.json"))
+        .map(|path| {
+            let machine = serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), machine)
+        })
+        .collect();
+    assert!(machines.contains_key("backup.asl.json"), "{:?}", machines.keys());
+    machines
+}
+
+fn states(machine: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    machine["States"].as_object().unwrap().iter()
+}
+
+fn list<'a>(state: &'a Value, field: &str) -> &'a [Value] {
+    state[field].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn errors(rule: &Value) -> Vec<&str> {
+    rule["ErrorEquals"].as_array().unwrap().iter().map(|error| error.as_str().unwrap()).collect()
+}
+
+#[test]
+fn errors_that_are_waited_for_exist() {
+    for (file, machine) in machines() {
+        for (name, state) in states(&machine) {
+            for rule in list(state, "Retry").iter().chain(list(state, "Catch")) {
+                for error in errors(rule) {
+                    let known = error.parse::<FailureKind>().is_ok() || FOREIGN.contains(&error);
+                    assert!(known, "{file}: {name} waits for {error}, which nobody raises");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_what_may_pass_by_itself_is_tried_again() {
+    for (file, machine) in machines() {
+        for (name, state) in states(&machine) {
+            for rule in list(state, "Retry") {
+                assert_eq!(rule["JitterStrategy"], "FULL", "{file}: {name}");
+                assert!(rule["MaxAttempts"].as_u64().is_some(), "{file}: {name} has the default of attempts");
+                for error in errors(rule) {
+                    assert!(!["States.ALL", "States.TaskFailed"].contains(&error), "{file}: {name}: {error}");
+                    if let Ok(kind) = error.parse::<FailureKind>() {
+                        assert!(kind.is_transient(), "{file}: {name} tries again after {kind}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_task_of_the_worker_is_tried_again_whatever_transient_it_fails_with() {
+    // Only a failure of the network between the host and the store, or of a restore, cannot come out of these.
+    let backup = &machines()["backup.asl.json"];
+    let state = &backup["States"]["TriggerSnapshot"];
+    let retried: BTreeSet<&str> = list(state, "Retry").iter().flat_map(errors).collect();
+    for kind in FailureKind::ALL.into_iter().filter(|kind| kind.is_transient()) {
+        if kind == FailureKind::Busy {
+            let caught = list(state, "Catch").iter().find(|rule| errors(rule) == ["Busy"]).unwrap();
+            assert_eq!(caught["Next"], "WaitForHost");
+        } else {
+            assert!(retried.contains(kind.name()), "{kind} is transient, and not tried again");
+        }
+    }
+}
+
+#[test]
+fn a_callback_has_a_heartbeat_below_its_time_out_and_both_names_of_each() {
+    let mut callbacks = 0;
+    for (file, machine) in machines() {
+        for (name, state) in states(&machine) {
+            if state["Type"] != "Task" {
+                continue;
+            }
+            let timeout = state["TimeoutSeconds"].as_u64();
+            let timeout = timeout.unwrap_or_else(|| panic!("{file}: {name} waits for ever"));
+            if !state["Resource"].as_str().unwrap().ends_with(".waitForTaskToken") {
+                continue;
+            }
+            callbacks += 1;
+            let heartbeat = state["HeartbeatSeconds"].as_u64().unwrap();
+            assert!(heartbeat < timeout, "{file}: {name}");
+            // One lost reply, and one more, must not cost the attempt.
+            let beat = Timing::STANDARD.heartbeat;
+            assert!(beat * 3 < Duration::from_secs(heartbeat), "{file}: {name} expects a beat too soon");
+            for rules in ["Retry", "Catch"] {
+                let named = list(state, rules).iter().any(|rule| errors(rule) == TIME_OUTS);
+                assert!(named, "{file}: {name}: {rules} does not name both time-outs");
+            }
+            // A worker that lost its token waits for the next one for as long as that can take to come.
+            let retry = list(state, "Retry").iter().find(|rule| errors(rule) == TIME_OUTS).unwrap();
+            let delay = Duration::from_secs(retry["MaxDelaySeconds"].as_u64().unwrap() + DELIVERY);
+            assert!(Timing::STANDARD.grace > delay, "{file}: {name}: {delay:?}");
+        }
+    }
+    assert!(callbacks >= 2, "{callbacks}");
+}
+
+#[test]
+fn a_failure_is_notified_and_keeps_its_name() {
+    for (file, machine) in machines() {
+        let failed = &machine["States"]["Failed"];
+        assert_eq!(failed["ErrorPath"], "$.failure.Error", "{file}");
+        for (name, state) in states(&machine).filter(|(_, state)| state["Type"] == "Task") {
+            let last =
+                list(state, "Catch").last().unwrap_or_else(|| panic!("{file}: {name} catches nothing"));
+            assert_eq!(errors(last), ["States.ALL"], "{file}: {name}");
+            if name != "NotifyFailure" {
+                assert_eq!(
+                    (&last["Next"], &last["ResultPath"]),
+                    (&"NotifyFailure".into(), &"$.failure".into())
+                );
+                let large =
+                    list(state, "Catch").iter().any(|rule| errors(rule) == ["States.DataLimitExceeded"]);
+                assert!(large, "{file}: {name}: States.ALL does not catch States.DataLimitExceeded");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_names_every_state() {
+    let table = read("state-machines/README.md");
+    for (file, machine) in machines() {
+        assert!(table.contains(&format!("## `{file}`")), "{file}");
+        for (name, state) in states(&machine) {
+            let row = table.contains(&format!("\n| {name} |"));
+            assert!(
+                row || (state["Type"] != "Task" && table.contains(name.as_str())),
+                "{name} is not in the table"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_files_hold_no_arn_and_no_account() {
+    for (file, machine) in machines() {
+        let text = machine.to_string();
+        let arns = text.matches("arn:aws:").count();
+        assert_eq!(arns, text.matches("arn:aws:states:::").count(), "{file} names an ARN");
+    }
+}
+
+#[test]
+fn the_document_takes_what_the_protocol_sends() {
+    let document: Value = serde_json::from_str(&read("infra/ssm/host-task.json")).unwrap();
+    let parameters = document["parameters"].as_object().unwrap();
+    let names: BTreeSet<&str> = parameters.keys().map(String::as_str).collect();
+    assert_eq!(names, BTreeSet::from(parameter::ALL));
+    for (name, stated) in parameters {
+        let pattern = stated["allowedPattern"].as_str().unwrap();
+        assert!(pattern.starts_with('^') && pattern.ends_with('$'), "{name}: {pattern} is not anchored");
+        assert_eq!(stated["interpolationType"], "ENV_VAR", "{name} is interpolated into the script");
+    }
+    let kinds: Vec<&str> = TaskKind::ALL.into_iter().map(TaskKind::name).collect();
+    assert_eq!(parameters["Task"]["allowedPattern"], format!("^({})$", kinds.join("|")));
+}
+
+#[test]
+fn the_document_runs_only_fixed_verbs_and_refuses_an_old_agent() {
+    let text = read("infra/ssm/host-task.json");
+    assert!(!text.contains("{{"), "a value is interpolated");
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["schemaVersion"], "2.2");
+    let [step] = document["mainSteps"].as_array().unwrap().as_slice() else { panic!("there is one step") };
+    let script: Vec<&str> =
+        step["inputs"]["runCommand"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let code: Vec<&str> = script.into_iter().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(code[0], "set -eu");
+    assert!(code[1].starts_with(": \"${SSM_TaskToken:?"), "{}", code[1]);
+    assert_eq!(code[2..], ["exec host-worker dispatch --json"]);
+    // Out of these bounds the agent silently takes an hour; above the delivery's it could not be told from a lost one.
+    let timeout: u64 = step["inputs"]["timeoutSeconds"].as_str().unwrap().parse().unwrap();
+    assert!((5..=DELIVERY).contains(&timeout), "{timeout}");
+}
