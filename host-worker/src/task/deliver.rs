@@ -67,7 +67,12 @@ pub async fn deliver<C: Callbacks, W: Work>(host: &Host<C, W>, envelope: &Envelo
     let watch = Watch::new(&host.callbacks, &inbox, host.timing, &pulse, envelope);
     let turn = turn(host, &inbox, envelope).await;
     let answer = match turn.unwrap_or_else(|error| Turn::Refused(Failure::from(&error))) {
-        Turn::NotNeeded(delivered) => return delivered,
+        Turn::NotNeeded(delivered) => {
+            if delivered != Delivered::HandedOver {
+                inbox.spend(envelope.order);
+            }
+            return delivered;
+        }
         Turn::Done(output) => Answer::Success(output),
         Turn::Refused(failure) => Answer::Failure(failure),
         Turn::Ours(lock) => match worked(host, &inbox, envelope, &watch, &pulse, &lock).await {
