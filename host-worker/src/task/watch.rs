@@ -83,6 +83,11 @@ impl<'a, C: Callbacks> Watch<'a, C> {
         self.held.borrow().dead.is_some()
     }
 
+    /// Empties the envelope of the token that is held, for it is of no use any more.
+    pub(super) fn spend(&self) {
+        self.inbox.spend(self.held.borrow().order);
+    }
+
     /// Sends one heartbeat. That Step Functions cannot be reached is no reason to stop: the next one may come through.
     pub(super) async fn beat(&self) {
         let Held { order, token, .. } = self.held.borrow().clone();

@@ -312,7 +312,9 @@ async fn a_dead_token_that_none_follows_ends_the_work() {
     let took = begin.elapsed();
     assert!(took > grace && took < grace + Duration::from_secs(200), "{took:?}");
     assert_eq!(setting.workflow.answers(), [""; 0]);
-    assert_eq!(inbox(setting.dir.path(), &envelope(0)).result(), None);
+    let inbox = inbox(setting.dir.path(), &envelope(0));
+    assert_eq!(inbox.result(), None);
+    assert_eq!(inbox.envelope(envelope(0).order).unwrap(), None, "a dead token stays on the disk");
 }
 
 #[tokio::test(start_paused = true)]
