@@ -169,7 +169,8 @@ impl<'a, C: Callbacks> Watch<'a, C> {
         }
     }
 
-    /// Says the last word until it is acknowledged, or nobody can hear it any more. A process that has to end tries only as long as work may take to be put away.
+    /// Says the last word until it is acknowledged, or nobody can hear it any more. A process that has to end tries only as long as work may take to be put away,
+    /// and any other as long as a token can live: a role without the permission would otherwise leave a process behind for every task.
     pub(super) async fn tell(&self, answer: &Answer, cancel: &CancellationToken) -> Told {
         let begin = Instant::now();
         let mut backoff = self.timing.backoff;
@@ -199,7 +200,10 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                     warn!(problem, "the answer is not acknowledged: it is given again");
                 }
             }
-            if cancel.is_cancelled() && begin.elapsed() >= self.timing.put_away {
+            let patience = if cancel.is_cancelled() { self.timing.put_away } else { self.timing.last_word };
+            if begin.elapsed() >= patience {
+                warn!(%order, "the answer is given up: whoever asks again gets the result, if there is one");
+                self.inbox.spend(order);
                 return Told::Expired;
             }
             sleep(backoff).await;

@@ -346,6 +346,21 @@ async fn a_workflow_that_cannot_be_reached_for_a_while_is_told_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_workflow_that_can_never_be_reached_keeps_no_process_for_ever() {
+    let setting = setting();
+    let host = setting.host(job(10, done()));
+    setting.workflow.0.unreachable.set(true);
+    let begin = Instant::now();
+    assert_eq!(arrives(&host, envelope(0)).await, Delivered::Expired);
+    let (took, bound) = (begin.elapsed(), Timing::STANDARD.last_word);
+    assert!(took > bound && took < bound + Duration::from_secs(60), "{took:?}");
+    // What was done is there for whoever asks again.
+    setting.workflow.0.unreachable.set(false);
+    assert_eq!(arrives(&host, envelope(1)).await, Delivered::Done);
+    assert_eq!(host.work.runs.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_that_arrives_while_the_answer_waits_is_answered_itself() {
     for (ends, runs) in [(done(), 1), (Ends::Failing(FailureKind::UploadFailed), 2)] {
         let setting = setting();
