@@ -255,25 +255,34 @@ async fn a_person_backs_up_meanwhile_and_the_execution_waits_for_the_host() {
     flow.assert_host_is_free().await;
 }
 
+/// The worker cannot reach Step Functions for longer than a heartbeat may stay away, and then can again.
+async fn cut_off(effect: Effect) {
+    let flow = Flow::small().await;
+    let execution = flow.uploading(Duration::from_secs(12)).await;
+    let faults = flow.workflow.step_functions.faults();
+    faults.on_callbacks().times(u64::MAX).inject(effect);
+    flow.until_attempts(&execution, SNAPSHOT, &[LOST, "open"]).await;
+    faults.clear();
+
+    let ended = flow.ended(&execution).await;
+    flow.is_the_only_backup(&ended).await;
+    assert_eq!(flow.attempts(&execution, SNAPSHOT), [LOST, "done"]);
+    assert_eq!(flow.fixture.cloud.s3.count(s3::Operation::UploadPart), 1);
+    assert_eq!(flow.fixture.cloud.s3.count(s3::Operation::CreateMultipartUpload), 1);
+    for text in ["a heartbeat is lost", "a newer token is taken over"] {
+        assert!(flow.logs().contains(text), "{text}: {}", flow.logs());
+    }
+    flow.assert_host_is_free().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_by_step_functions_it_works_on_and_answers_by_the_token_of_the_retry() {
+    cut_off(Effect::Unavailable).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_off_from_step_functions_it_works_on_and_answers_by_the_token_of_the_retry() {
-    for effect in [Effect::Unavailable, Effect::HangUp] {
-        let flow = Flow::small().await;
-        let execution = flow.uploading(Duration::from_secs(8)).await;
-        let faults = flow.workflow.step_functions.faults();
-        faults.on_callbacks().times(u64::MAX).inject(effect);
-        flow.until_attempts(&execution, SNAPSHOT, &[LOST, "open"]).await;
-        until(|| flow.logs().contains("a newer token is taken over")).await;
-        faults.clear();
-
-        let ended = flow.ended(&execution).await;
-        flow.is_the_only_backup(&ended).await;
-        assert_eq!(flow.attempts(&execution, SNAPSHOT), [LOST, "done"], "{effect:?}");
-        assert_eq!(flow.fixture.cloud.s3.count(s3::Operation::UploadPart), 1, "{effect:?}");
-        assert_eq!(flow.fixture.cloud.s3.count(s3::Operation::CreateMultipartUpload), 1, "{effect:?}");
-        assert!(flow.logs().contains("a heartbeat is lost"), "{}", flow.logs());
-        flow.assert_host_is_free().await;
-    }
+    cut_off(Effect::HangUp).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
