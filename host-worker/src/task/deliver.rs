@@ -67,12 +67,20 @@ pub async fn deliver<C: Callbacks, W: Work>(host: &Host<C, W>, envelope: &Envelo
     let watch = Watch::new(&host.callbacks, &inbox, host.timing, &pulse, envelope);
     let turn = turn(host, &inbox, envelope).await;
     let answer = match turn.unwrap_or_else(|error| Turn::Refused(Failure::from(&error))) {
-        Turn::NotNeeded(delivered) => return delivered,
+        Turn::NotNeeded(delivered) => {
+            if delivered != Delivered::HandedOver {
+                inbox.spend(envelope.order);
+            }
+            return delivered;
+        }
         Turn::Done(output) => Answer::Success(output),
         Turn::Refused(failure) => Answer::Failure(failure),
         Turn::Ours(lock) => match worked(host, &inbox, envelope, &watch, &pulse, &lock).await {
             Some(answer) => answer,
-            None => return Delivered::Expired,
+            None => {
+                watch.spend();
+                return Delivered::Expired;
+            }
         },
     };
     // The lock is free by now: a newer token's process finds the result, or does again what failed.
@@ -143,7 +151,6 @@ async fn worked<C: Callbacks, W: Work>(
     if watch.is_dead() {
         // It was waited for the lock too long, or this is a late delivery of a token that was answered. Nobody waits for the work.
         info!(task = %envelope.task, "the token is not accepted any more: nothing is done");
-        inbox.spend(envelope.order);
         return None;
     }
     let cancel = host.cancel.child_token();

@@ -20,6 +20,8 @@ pub struct Timing {
     pub backoff: Duration,
     /// The most between two tries of the last callback.
     pub max_backoff: Duration,
+    /// How long the last word is given again: no state waits longer for its task (`TimeoutSeconds`), so that nobody can hear it afterwards.
+    pub last_word: Duration,
     /// By how much deadlines without progress are shorter than usual.
     pub divisor: u32,
 }
@@ -34,6 +36,7 @@ impl Timing {
         put_away: Duration::from_secs(30),
         backoff: Duration::from_secs(1),
         max_backoff: Duration::from_secs(30),
+        last_word: Duration::from_secs(12 * 3600),
         divisor: 1,
     };
 
@@ -49,6 +52,7 @@ impl Timing {
             put_away: self.put_away / divisor,
             backoff: self.backoff / divisor,
             max_backoff: self.max_backoff / divisor,
+            last_word: self.last_word / divisor,
             divisor: self.divisor.saturating_mul(divisor),
         }
     }

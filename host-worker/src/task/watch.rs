@@ -83,6 +83,11 @@ impl<'a, C: Callbacks> Watch<'a, C> {
         self.held.borrow().dead.is_some()
     }
 
+    /// Empties the envelope of the token that is held, for it is of no use any more.
+    pub(super) fn spend(&self) {
+        self.inbox.spend(self.held.borrow().order);
+    }
+
     /// Sends one heartbeat. That Step Functions cannot be reached is no reason to stop: the next one may come through.
     pub(super) async fn beat(&self) {
         let Held { order, token, .. } = self.held.borrow().clone();
@@ -164,7 +169,8 @@ impl<'a, C: Callbacks> Watch<'a, C> {
         }
     }
 
-    /// Says the last word until it is acknowledged, or nobody can hear it any more. A process that has to end tries only as long as work may take to be put away.
+    /// Says the last word until it is acknowledged, or nobody can hear it any more. A process that has to end tries only as long as work may take to be put away,
+    /// and any other as long as a token can live: a role without the permission would otherwise leave a process behind for every task.
     pub(super) async fn tell(&self, answer: &Answer, cancel: &CancellationToken) -> Told {
         let begin = Instant::now();
         let mut backoff = self.timing.backoff;
@@ -194,7 +200,10 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                     warn!(problem, "the answer is not acknowledged: it is given again");
                 }
             }
-            if cancel.is_cancelled() && begin.elapsed() >= self.timing.put_away {
+            let patience = if cancel.is_cancelled() { self.timing.put_away } else { self.timing.last_word };
+            if begin.elapsed() >= patience {
+                warn!(%order, "the answer is given up: whoever asks again gets the result, if there is one");
+                self.inbox.spend(order);
                 return Told::Expired;
             }
             sleep(backoff).await;
