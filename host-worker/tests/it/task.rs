@@ -200,8 +200,8 @@ async fn work_beats_and_is_answered_once() {
     let setting = setting();
     let host = setting.host(job(100, done()));
     assert_eq!(arrives(&host, envelope(0)).await, Delivered::Done);
-    // At once, and then every thirty seconds.
-    assert_eq!(setting.workflow.count("nightly-0 beats"), 4);
+    // On arrival, with the host's lock, and then every thirty seconds.
+    assert_eq!(setting.workflow.count("nightly-0 beats"), 5);
     assert_eq!(setting.workflow.answers(), [r#"nightly-0 succeeds with {"size":7}"#]);
     // The same message again: the token is spent, nothing runs.
     assert_eq!(arrives(&host, envelope(0)).await, Delivered::Expired);
@@ -420,6 +420,20 @@ async fn a_token_that_died_while_it_waited_starts_nothing() {
     setting.workflow.close("nightly-0");
     assert_eq!(arrives(&host, envelope(0)).await, Delivered::Expired);
     assert_eq!(host.work.runs.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_may_arrive_before_it_is_accepted() {
+    let setting = setting();
+    let host = setting.host(job(10, done()));
+    setting.workflow.close("nightly-0");
+    let (delivered, ()) = tokio::join!(arrives(&host, envelope(0)), async {
+        after(100).await;
+        // The function has returned.
+        setting.workflow.0.closed.borrow_mut().clear();
+    });
+    assert_eq!(delivered, Delivered::Done);
+    assert_eq!(setting.workflow.answers(), [r#"nightly-0 succeeds with {"size":7}"#]);
 }
 
 #[tokio::test(start_paused = true)]
