@@ -9,6 +9,8 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// Between two looks for a newer token, or for the host's lock.
     pub poll: Duration,
+    /// How long a call to Step Functions may take: longer than the client tries. It is a matter of the network, and not divided.
+    pub answer: Duration,
     /// How long a token that was never accepted may be refused before it is taken for dead: longer than the function which hands it over may run (two minutes),
     /// since a worker can be faster than that function returns.
     pub arrival: Duration,
@@ -34,6 +36,7 @@ impl Timing {
     pub const STANDARD: Self = Self {
         heartbeat: Duration::from_secs(30),
         poll: Duration::from_secs(1),
+        answer: Duration::from_secs(30),
         arrival: Duration::from_secs(150),
         grace: Duration::from_secs(15 * 60),
         patience: Duration::from_secs(10),
@@ -51,6 +54,7 @@ impl Timing {
         Self {
             heartbeat: self.heartbeat / divisor,
             poll: self.poll / divisor,
+            answer: self.answer,
             arrival: self.arrival / divisor,
             grace: self.grace / divisor,
             patience: self.patience / divisor,

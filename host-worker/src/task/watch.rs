@@ -4,7 +4,7 @@ use std::{cell::RefCell, fmt, time::Duration};
 
 use protocol::{Envelope, TaskToken, TokenOrder};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -124,7 +124,7 @@ impl<'a, C: Callbacks> Watch<'a, C> {
     /// Sends one heartbeat. That Step Functions cannot be reached is no reason to stop: the next one may come through.
     pub(super) async fn beat(&self) -> Beat {
         let Held { order, token, .. } = self.held.borrow().clone();
-        match self.callbacks.heartbeat(&token).await {
+        match self.answered(self.callbacks.heartbeat(&token)).await {
             Ok(()) => {
                 let Seen { phase, marks } = self.pulse.seen();
                 info!(phase = phase.name(), marks, "heartbeat");
@@ -145,6 +145,17 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                 Beat::Dead
             }
         }
+    }
+
+    /// The answer to a call, or that there is none in time: one that hangs must not keep the next from being made.
+    async fn answered(
+        &self,
+        call: impl Future<Output = Result<(), CallbackError>>,
+    ) -> Result<(), CallbackError> {
+        let limit = self.timing.answer;
+        let late =
+            |_elapsed| CallbackError::Unreachable { problem: format!("no answer in {} s", limit.as_secs()) };
+        timeout(limit, call).await.map_err(late).flatten()
     }
 
     /// Whether a refusal may come too early. A worker may be faster than the function that has handed it the task and not returned yet, and what Step Functions
@@ -231,9 +242,11 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                 return Told::Outdated;
             }
             let told = match answer {
-                Answer::Success(output) => self.callbacks.success(&token, &output.to_string()).await,
+                Answer::Success(output) => {
+                    self.answered(self.callbacks.success(&token, &output.to_string())).await
+                }
                 Answer::Failure(Failure { kind, cause }) => {
-                    self.callbacks.failure(&token, *kind, cause).await
+                    self.answered(self.callbacks.failure(&token, *kind, cause)).await
                 }
             };
             match told {
