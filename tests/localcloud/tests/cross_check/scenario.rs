@@ -28,10 +28,15 @@ pub(crate) struct Run {
     _dir: TempDir,
 }
 
+/// Runs a scenario on both engines: what it comes to on ours, and on moto.
+pub(crate) async fn on_both(scenario: impl AsyncFn(Run) -> Ended) -> (Ended, Ended) {
+    let ours = scenario(Run::start(false).await).await;
+    (ours, scenario(Run::start(true).await).await)
+}
+
 /// Runs a scenario on both engines, and fails unless they come to the same; answers with what.
 pub(crate) async fn compare(scenario: impl AsyncFn(Run) -> Ended) -> Ended {
-    let ours = scenario(Run::start(false).await).await;
-    let theirs = scenario(Run::start(true).await).await;
+    let (ours, theirs) = on_both(scenario).await;
     assert_eq!(ours.status, theirs.status, "status\nembedded {ours:#?}\nmoto {theirs:#?}");
     assert_eq!(ours.error, theirs.error, "error\nembedded {ours:#?}\nmoto {theirs:#?}");
     assert_eq!(ours.states, theirs.states, "states");
