@@ -10,7 +10,12 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use functions::Function;
 
-use crate::{demo, qdrant::Existing, up};
+use crate::{
+    demo,
+    qdrant::Existing,
+    simulation::{self, Scenario},
+    up,
+};
 
 /// The name of the worker's program.
 pub(crate) const WORKER: &str = "host-worker";
@@ -29,6 +34,8 @@ enum Command {
     Demo(DemoArgs),
     /// Start the embedded cloud and leave it up, for the `aws` command line
     Up(UpArgs),
+    /// Hurt the workflow at every call, in memory, and look at what must hold
+    Simulate(SimulateArgs),
     /// Be one of the Lambdas, as AWS starts it
     Lambda {
         /// quiesce-check, trigger-snapshot, publish-manifest or verify-restore
@@ -87,6 +94,19 @@ struct UpArgs {
     stand_in: bool,
 }
 
+#[derive(Args, Debug)]
+struct SimulateArgs {
+    /// Pairs of faults, after every call was struck by every effect
+    #[arg(long, default_value_t = 3000, value_name = "N")]
+    pairs: usize,
+    /// What the pairs are drawn from
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Only this run, told call by call, as `console 12:reply-lost+40:host-replaced`
+    #[arg(long, value_name = "SCENARIO PLAN", num_args = 2)]
+    only: Option<Vec<String>>,
+}
+
 /// Runs the program with these arguments and answers with its exit code. Under the name `host-worker` it is that.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter().peekable();
@@ -101,6 +121,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Lambda { function } }) => functions::run(function),
         Ok(Cli { command: Command::Demo(args) }) => report(demo(args)),
         Ok(Cli { command: Command::Up(args) }) => report(up(args)),
+        Ok(Cli { command: Command::Simulate(args) }) => report(simulate(args)),
         Err(error) => {
             host_worker::output::print_usage(&error);
             ExitCode::from(if error.use_stderr() { 2 } else { 0 })
@@ -129,6 +150,21 @@ fn up(args: UpArgs) -> anyhow::Result<()> {
     let UpArgs { keep, port, divisor, qdrant_bin, stand_in } = args;
     let options = up::Options { keep, port, divisor, binary: qdrant_bin, only_stand_in: stand_in };
     tokio::runtime::Runtime::new().context("start the runtime")?.block_on(up::run(options))
+}
+
+fn simulate(args: SimulateArgs) -> anyhow::Result<()> {
+    let SimulateArgs { pairs, seed, only } = args;
+    let only = match only.as_deref() {
+        Some([scenario, plan]) => {
+            let known = Scenario::ALL.into_iter().find(|known| known.name() == scenario);
+            let known = known.with_context(|| format!("`{scenario}` is no scenario"))?;
+            Some((known, plan.parse().map_err(anyhow::Error::msg)?))
+        }
+        Some(_) | None => None,
+    };
+    let exploration = simulation::explore(&simulation::Options { pairs, seed, only })?;
+    anyhow::ensure!(exploration.violations.is_empty(), "{}", exploration.violations.join("\n"));
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]

@@ -15,6 +15,7 @@ pub mod qdrant;
 pub mod s3;
 pub mod script;
 pub mod serve;
+pub mod simulation;
 pub mod ssm;
 pub mod stepfunctions;
 pub mod up;
