@@ -1,4 +1,8 @@
 //! The workflow with its real parts: the shipped state machine and document, the Lambdas and the worker as processes of their own.
 
+mod decisions;
 mod harness;
+mod lambda_faults;
+mod publication;
+mod ssm_faults;
 mod whole;
