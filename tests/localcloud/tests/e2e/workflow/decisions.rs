@@ -212,3 +212,45 @@ async fn two_of_the_same_second_that_want_different_things_do_not_get_each_other
     assert_eq!(flow.published().await.len(), 1);
     flow.assert_put_away().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_does_not_answer_is_not_taken_for_a_missing_marker() {
+    let flow = Flow::eager().await;
+    let by_marker = json!({ "trigger": "marker" });
+    flow.mark("batch-1", "2026-11-23T05:00:00Z").await;
+    let faults = flow.fixture.cloud.s3.faults();
+    let marker = protocol::key::DEFAULT_SUCCESS_MARKER;
+    faults.deny(Operation::GetObject, marker);
+    let denied = flow.run(by_marker.clone()).await;
+    flow.is_failure(&denied, "StoreUnavailable", &["AccessDenied", marker, "hint: "]);
+    assert_eq!(flow.errors(&denied.arn), ["StoreUnavailable"; 5]);
+    assert!(flow.workflow.ssm.commands().is_empty());
+
+    faults.allow_all();
+    faults.on(Operation::GetObject).key_containing(marker).times(4).inject(s3::Effect::SlowDown);
+    let slow = flow.run(by_marker).await;
+    assert_eq!(flow.is_success(&slow), "BackedUp");
+    assert_eq!(flow.errors(&slow.arn), ["StoreUnavailable"], "the client has tried three times by then");
+    assert_eq!(faults.unfired(), [""; 0]);
+    flow.assert_put_away().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pointer_that_cannot_be_read_hinders_no_backup_and_is_not_replaced_by_itself() {
+    let flow = Flow::eager().await;
+    flow.mark("batch-1", "2026-11-23T05:00:00Z").await;
+    let s3 = flow.fixture.cloud.s3.client().await;
+    let pointer = s3.put_object().bucket(localcloud::cloud::BUCKET).key(protocol::key::POINTER);
+    pointer.body(b"{}".to_vec().into()).send().await.unwrap();
+    let execution = flow.run(json!({ "trigger": "marker" })).await;
+    flow.is_failure(
+        &execution,
+        "ManifestInvalid",
+        &["latest_qdrant_backup.manifest.json", "hint: ", "--force"],
+    );
+    let id = flow.backup_of(&execution);
+    assert_eq!(flow.published().await, [id.as_str()], "the backup is there");
+    flow.fixture.ok(&format!("publish --backup {id} --force")).await;
+    assert_eq!(flow.fixture.pointer().await, Some(id));
+    flow.assert_put_away().await;
+}
