@@ -4,10 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -15,9 +11,10 @@ use localcloud::{
     cloud::{API_KEY, READ_ONLY_KEY},
     lambda::Effect,
     s3,
-    stepfunctions::machine::HistoryEvent,
+    stepfunctions::Execution,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::harness::Flow;
 use crate::harness::files_below;
@@ -63,7 +60,8 @@ impl Seen {
                     let mode = metadata.permissions().mode() & 0o777;
                     self.tokens.insert(file.display().to_string(), (mode, bytes));
                 }
-            } else {
+            } else if !is("log") {
+                // Logs only grow: they are read in the end.
                 self.others.insert(bytes);
             }
         }
@@ -117,30 +115,20 @@ fn tokens(flow: &Flow, executions: &[String]) -> Vec<String> {
     tokens
 }
 
-/// Fails if something shows a secret.
-fn assert_silent(secrets: &[String], what: &str, text: &[u8]) {
-    for secret in secrets {
-        assert!(!contains(text, secret.as_bytes()), "{what} shows a secret");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_and_keys_are_seen_where_the_handbook_says_and_nowhere_else() {
     let flow = Flow::eager().await;
     flow.change_host(|host| host.env.extend([("RUST_LOG".to_owned(), "trace".to_owned())]));
-    let work_dir = flow.fixture.cloud.work_dir();
-    let (seen, done) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
-    let looking = {
-        let (seen, done, work_dir) = (Arc::clone(&seen), Arc::clone(&done), work_dir.clone());
-        tokio::task::spawn_blocking(move || {
-            while !done.load(Ordering::SeqCst) {
-                seen.lock().unwrap().look(&work_dir);
-                std::thread::sleep(LOOK);
-            }
-        })
-    };
+    let (executions, seen) = looked_at(&flow, run(&flow)).await;
+    let arns: Vec<String> = executions.iter().map(|execution| execution.arn.clone()).collect();
+    let secrets = Secrets::of(&flow, &arns);
+    assert_seen(&flow, &arns, &seen, &secrets);
+    assert_unseen_on_aws(&flow, &executions, &secrets);
+    assert_unseen_on_the_host(&flow, &seen, &secrets);
+}
 
-    // One that is retried, with a token that is never used; one that fails in the worker, one in the dispatch.
+/// What an execution came to: one is retried, with a token that is never used and one that is taken over; one fails in the worker, one in the dispatch.
+async fn run(flow: &Flow) -> [Execution; 3] {
     let faults = flow.workflow.lambda.faults();
     faults.on("quiesce-check").nth(2).inject(Effect::Throttle);
     faults.on("trigger-snapshot").inject(Effect::LoseReply);
@@ -157,85 +145,123 @@ async fn tokens_and_keys_are_seen_where_the_handbook_says_and_nowhere_else() {
     });
     let unfit = flow.run(json!({})).await;
     flow.is_failure(&unfit, "HostUnreachable", &[]);
-    done.store(true, Ordering::SeqCst);
-    looking.await.unwrap();
+    [retried, failed, unfit]
+}
 
-    let executions = [retried, failed, unfit];
-    let arns: Vec<String> = executions.iter().map(|execution| execution.arn.clone()).collect();
-    let tokens = tokens(&flow, &arns);
-    assert_eq!(
-        tokens.len(),
-        4 + 4 + 3,
-        "of two retried states, one that failed three times, and one that did before"
-    );
-    let (_, s3_secret) = flow.fixture.cloud.s3.credentials();
-    let keys = [API_KEY, READ_ONLY_KEY, s3_secret].map(str::to_owned);
-    let pieces = tokens.iter().map(|token| token[token.len() - PIECE..].to_owned());
-    let pieces: Vec<String> =
-        pieces.chain(tokens.iter().map(|token| token[8..8 + PIECE].to_owned())).collect();
-    let secrets: Vec<String> = pieces.iter().cloned().chain(keys.clone()).collect();
+/// Looks at processes and files for as long as something runs.
+async fn looked_at<T>(flow: &Flow, running: impl Future<Output = T>) -> (T, Seen) {
+    let work_dir = flow.fixture.cloud.work_dir();
+    let done = CancellationToken::new();
+    let stop = done.clone();
+    let looking = tokio::task::spawn_blocking(move || {
+        let mut seen = Seen::default();
+        while !stop.is_cancelled() {
+            seen.look(&work_dir);
+            std::thread::sleep(LOOK);
+        }
+        seen
+    });
+    let stops = done.drop_guard();
+    let came_to = running.await;
+    drop(stops);
+    (came_to, looking.await.unwrap())
+}
 
-    // Where they are: in what the state was scheduled with, in the command, and on the host in a file for its owner.
-    for execution in &arns {
+/// What must not be seen.
+struct Secrets {
+    tokens: Vec<String>,
+    /// Enough of each token to know it by, from its beginning and from its end.
+    pieces: Vec<String>,
+    keys: Vec<String>,
+}
+
+impl Secrets {
+    fn of(flow: &Flow, executions: &[String]) -> Self {
+        let tokens = tokens(flow, executions);
+        assert_eq!(tokens.len(), (2 + 2) + (1 + 3) + 3, "one for every attempt at a task of the worker");
+        // What every token begins with is no secret.
+        let ends = |token: &String| [token[8..8 + PIECE].to_owned(), token[token.len() - PIECE..].to_owned()];
+        let pieces = tokens.iter().flat_map(ends).collect();
+        let (_, s3_secret) = flow.fixture.cloud.s3.credentials();
+        let keys = [API_KEY, READ_ONLY_KEY, s3_secret].map(str::to_owned).to_vec();
+        Self { tokens, pieces, keys }
+    }
+
+    /// Fails if something shows a token.
+    fn no_token(&self, what: &str, text: &[u8]) {
+        assert!(!self.pieces.iter().any(|piece| contains(text, piece.as_bytes())), "{what} shows a token");
+    }
+
+    /// Fails if something shows a key.
+    fn no_key(&self, what: &str, text: &[u8]) {
+        assert!(!self.keys.iter().any(|key| contains(text, key.as_bytes())), "{what} shows a key");
+    }
+
+    fn none(&self, what: &str, text: &[u8]) {
+        self.no_token(what, text);
+        self.no_key(what, text);
+    }
+}
+
+/// In what the state was scheduled with, in the command, for a moment in an environment, and on the host in files for their owner.
+fn assert_seen(flow: &Flow, executions: &[String], seen: &Seen, secrets: &Secrets) {
+    for execution in executions {
         for event in flow.workflow.service().history(execution).unwrap() {
-            let event: &HistoryEvent = &event;
             let json = event.to_json();
-            assert_silent(&keys, "a history", json.to_string().as_bytes());
+            secrets.no_key("a history", json.to_string().as_bytes());
             if json["taskScheduledEventDetails"].is_null() {
-                assert_silent(&pieces, &event.type_name(), json.to_string().as_bytes());
+                secrets.no_token(&event.type_name(), json.to_string().as_bytes());
             }
         }
     }
-    let commands = flow.workflow.ssm.commands();
-    assert!(commands.iter().all(|command| tokens.contains(&command.parameters["TaskToken"][0])));
-    let seen = std::mem::take(&mut *seen.lock().unwrap());
-    assert!(!seen.tokens.is_empty(), "no token was seen in the work directory: this test looks too seldom");
+    for mut command in flow.workflow.ssm.commands() {
+        let token = command.parameters.remove("TaskToken").unwrap();
+        assert!(secrets.tokens.contains(&token[0]));
+        secrets.none("a command beside its parameter", format!("{command:?}").as_bytes());
+    }
+    assert!(!seen.tokens.is_empty(), "no envelope was seen: this test looks too seldom");
     for (file, (mode, bytes)) in &seen.tokens {
         assert_eq!(*mode, 0o600, "{file}");
-        assert_silent(&keys, file, bytes);
+        secrets.no_key(file, bytes);
     }
-
     assert!(seen.dispatches > 0, "the environment of no dispatch was seen: this test looks too seldom");
+}
 
-    // Where they are not.
-    for command in &commands {
-        let mut shown = command.clone();
-        shown.parameters.remove("TaskToken");
-        assert_silent(&secrets, "a command beside its parameter", format!("{shown:?}").as_bytes());
+fn assert_unseen_on_aws(flow: &Flow, executions: &[Execution], secrets: &Secrets) {
+    for line in flow.workflow.lambda.logs() {
+        secrets.none(&format!("the log of {}", line.function), line.text.as_bytes());
     }
-    let task = |line: &&Vec<u8>| contains(line, b"\0task\0") && contains(line, b".token");
-    assert!(seen.command_lines.iter().any(|line| task(&line)), "no worker was seen");
+    let messages = flow.workflow.sns.messages();
+    assert_eq!(messages.len(), 2);
+    secrets.none("a message", format!("{messages:?}").as_bytes());
+    for Execution { output, failure, .. } in executions {
+        secrets.none("what an execution came to", format!("{output:?} {failure:?}").as_bytes());
+    }
+    for file in files_below(flow.fixture.cloud.s3.root()) {
+        secrets.none(&file.display().to_string(), &fs_err::read(&file).unwrap());
+    }
+}
+
+fn assert_unseen_on_the_host(flow: &Flow, seen: &Seen, secrets: &Secrets) {
+    let is_task = |line: &Vec<u8>| contains(line, b"\0task\0") && contains(line, b".token");
+    assert!(seen.command_lines.iter().any(is_task), "no worker was seen");
     for line in &seen.command_lines {
-        assert_silent(&secrets, &String::from_utf8_lossy(line), line);
+        secrets.no_token(&String::from_utf8_lossy(line), line);
+        if contains(line, b"host-worker") {
+            secrets.no_key(&String::from_utf8_lossy(line), line);
+        }
     }
     assert!(!seen.workers.is_empty());
     for (process, environment) in &seen.workers {
-        assert_silent(&pieces, &format!("the environment of {process}"), environment);
+        secrets.no_token(&format!("the environment of {process}"), environment);
     }
     for bytes in &seen.others {
-        assert_silent(&secrets, "a file of the work directory", bytes);
+        secrets.none("a file of the work directory", bytes);
     }
-    for line in flow.workflow.lambda.logs() {
-        assert_silent(&secrets, &format!("the log of {}", line.function), line.text.as_bytes());
-    }
-    for message in flow.workflow.sns.messages() {
-        assert_silent(&secrets, "a message", format!("{message:?}").as_bytes());
-    }
-    for execution in &executions {
-        assert_silent(
-            &secrets,
-            "what an execution came to",
-            format!("{:?} {:?}", execution.output, execution.failure).as_bytes(),
-        );
-    }
-    let agent = flow.fixture.cloud.dir().join("agent");
-    let logs = files_below(&work_dir).into_iter().filter(|file| file.extension().is_some_and(|e| e == "log"));
+    let files = files_below(&flow.fixture.cloud.work_dir());
+    let logs = files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "log"));
     assert!(logs.map(|file| fs_err::read_to_string(file).unwrap()).any(|log| log.contains("TRACE")));
-    for dir in [flow.fixture.cloud.s3.root(), &work_dir, &agent] {
-        let files = files_below(dir);
-        assert!(files.len() > 5, "{files:?}");
-        for file in files {
-            assert_silent(&secrets, &file.display().to_string(), &fs_err::read(&file).unwrap());
-        }
+    for file in files.into_iter().chain(files_below(&flow.fixture.cloud.dir().join("agent"))) {
+        secrets.none(&file.display().to_string(), &fs_err::read(&file).unwrap());
     }
 }
