@@ -187,7 +187,9 @@ impl<'a> Run<'a> {
         let qdrant = session.qdrant()?;
         let version = preflight(session, &qdrant).await?;
         let marker = success_marker(session).await?;
-        pack::forget_published(session, id).await;
+        let unfinished = Unfinished::of(&work_dir);
+        // One that is in the catalogue and that the pointer did not get to is still to be gone on with.
+        pack::forget_published(session, id.or_else(|| unfinished.id())).await;
         Ok(Self {
             session,
             args,
@@ -195,7 +197,7 @@ impl<'a> Run<'a> {
             version: version.to_string(),
             today: Today::new(session, args, id, marker, now)?,
             local: LocalSnapshots::open(&work_dir)?,
-            unfinished: Unfinished::of(&work_dir),
+            unfinished,
             phases,
             resumed: false,
         })

@@ -176,6 +176,11 @@ impl Unfinished {
         write_durably(&self.state(), &state)
     }
 
+    /// Which backup an earlier run has left, whether or not it is still what is wanted.
+    pub(super) fn id(&self) -> Option<BackupId> {
+        Some(self.read().ok()??.id())
+    }
+
     /// The backup that an earlier run has left, if it is still what is wanted `today`. Otherwise it is put away.
     pub(super) async fn take_up(&self, session: &Session, fresh: bool, today: &Today) -> Option<Prepared> {
         let prepared = match self.read() {
