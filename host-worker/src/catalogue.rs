@@ -6,7 +6,7 @@ use protocol::{BackupId, Manifest, ProofLevel};
 use serde::Serialize;
 
 use crate::{
-    backup::{manifest_path, outcome_line, remove_manifest},
+    backup::{outcome_line, remove_manifest, waiting_manifest},
     cli::{PublishArgs, ShowArgs},
     config::ByteSize,
     error::Error,
@@ -223,20 +223,14 @@ pub struct Published {
 
 /// Publishes a backup that this host uploaded with `--no-publish`, or one that the catalogue has.
 pub async fn publish(session: &Session, args: &PublishArgs) -> Result<Published, Error> {
-    let waiting = manifest_path(&session.config.work_dir(), args.backup);
-    let manifest = match fs_err::read(&waiting) {
-        Ok(bytes) => Manifest::from_json(&bytes).map_err(|source| Error::Local {
-            what: format!("read `{}`", waiting.display()),
-            source: std::io::Error::other(source),
-        })?,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-            session.catalog.manifest(args.backup).await?
-        }
-        Err(source) => return Err(Error::Local { what: format!("read `{}`", waiting.display()), source }),
+    let work_dir = session.config.work_dir();
+    let manifest = match waiting_manifest(&work_dir, args.backup)? {
+        Some(manifest) => manifest,
+        None => session.catalog.manifest(args.backup).await?,
     };
     let policy = PublishPolicy { force: args.force, rollback: args.rollback, ..PublishPolicy::default() };
     let publication = session.catalog.publish(&manifest, &policy).await?;
-    remove_manifest(Some(waiting));
+    remove_manifest(&work_dir, args.backup);
     Ok(Published { backup_id: manifest.backup_id, publication })
 }
 

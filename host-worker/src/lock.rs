@@ -16,7 +16,7 @@ pub struct HostLock {
 
 impl HostLock {
     /// Takes the lock of `work_dir` for `purpose`, or says who holds it.
-    pub(crate) fn acquire(work_dir: &Path, purpose: &str) -> Result<Self, Error> {
+    pub fn acquire(work_dir: &Path, purpose: &str) -> Result<Self, Error> {
         let lock_file = |source| Error::LockFile { source };
         fs_err::create_dir_all(work_dir).map_err(lock_file)?;
         let path = work_dir.join("lock");

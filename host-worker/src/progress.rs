@@ -1,12 +1,10 @@
 //! What a person, or a log, sees while work is going on; and how long each phase took.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::manifest::PhaseTiming;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::pulse::{Phase, Pulse};
@@ -95,7 +93,8 @@ impl Phases {
                     self.bar.set_length(progress.raw_total());
                     self.bar.set_position(progress.raw_done());
                     let latest = (progress.raw_done(), progress.object_bytes());
-                    if latest != moved {
+                    // While it reads back, its counters stand still, and it ends by itself what stalls.
+                    if latest != moved || progress.phase() == transfer::Phase::ReadingBack {
                         moved = latest;
                         self.pulse.mark();
                     }
@@ -166,5 +165,18 @@ mod tests {
         }
         let names: Vec<String> = phases.finish().into_iter().map(|timing| timing.phase).collect();
         assert_eq!(names, ["snapshot", "upload"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_stands_still_leaves_no_marks() {
+        let pulse = Pulse::default();
+        let mut phases = Phases::watched(Display::Log, pulse.clone());
+        phases.enter(Phase::Upload);
+        let entered = pulse.seen();
+        let still = tokio::time::sleep(Duration::from_secs(3600));
+        phases.follow(&transfer::Progress::default(), still).await;
+        assert_eq!(pulse.seen(), entered);
+        phases.detail("docs");
+        assert_eq!(pulse.seen().marks, entered.marks + 1);
     }
 }

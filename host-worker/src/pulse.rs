@@ -22,6 +22,8 @@ pub enum Phase {
     Upload,
     /// Storing what goes beside the archive.
     SideFiles,
+    /// Putting the manifest beside the archive, for whoever may publish it.
+    HandOver,
     /// Removing snapshots that nobody needs.
     CleanUp,
     /// Creating the manifest and moving the pointer.
@@ -48,6 +50,7 @@ impl Phase {
             Self::Snapshot => "snapshot",
             Self::Upload => "upload",
             Self::SideFiles => "side files",
+            Self::HandOver => "hand over",
             Self::CleanUp => "clean-up",
             Self::Publish => "publish",
             Self::Download => "download",
@@ -63,7 +66,7 @@ impl Phase {
         const MINUTE: u64 = 60;
         Duration::from_secs(match self {
             // Calls that have limits of their own, of two minutes at most, tried again a few times.
-            Self::PreFlight | Self::SideFiles | Self::Publish | Self::Aliases => 15 * MINUTE,
+            Self::PreFlight | Self::SideFiles | Self::HandOver | Self::Publish | Self::Aliases => 15 * MINUTE,
             // A poll every other second; counting all points of a large collection is the slowest part of one.
             Self::Quiesce => 15 * MINUTE,
             // Bytes move all the time, until S3 puts the parts together, which may take minutes.

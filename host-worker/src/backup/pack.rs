@@ -1,10 +1,10 @@
 //! From snapshots on the disk to an archive in the bucket, its side files, and the manifest that names them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use protocol::{
-    BackupId, CollectionName, GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
+    CollectionName, GoldenSet, Manifest, ProofLevel, SuccessMarker, golden,
     id::AttemptId,
     key::{ArchiveKey, BACKUP_JSON, SnapshotEntry},
     manifest::{self, Archive, BackupDescription, CollectionRecord, QdrantServer, Tool},
@@ -16,14 +16,14 @@ use transfer::{Content, EntrySpec, Level, Source, Threads, UploadOptions, Upload
 use uuid::Uuid;
 
 use super::{
-    Started,
     capture::Captured,
-    local::write_durably,
+    order::Order,
+    run::Started,
     unfinished::{Prepared, Request, SnapshotFile},
+    waiting::Waiting,
 };
 use crate::{
     bandwidth::BandwidthLimit,
-    cli::BackupArgs,
     error::Error,
     governor::{Bounds, Governor, LatencyReport, Probe},
     limits::{Limits, Wish},
@@ -97,7 +97,7 @@ pub(super) fn prepare(
 /// Stores the archive and what goes beside it, or what is missing of that.
 pub(super) async fn store(
     session: &Session,
-    args: &BackupArgs,
+    order: &Order,
     prepared: &Prepared,
     journal: PathBuf,
     phases: &mut Phases,
@@ -108,14 +108,14 @@ pub(super) async fn store(
     }
     let Prepared { key, description, golden, .. } = prepared;
     phases.enter(Phase::Upload);
-    let limits = limits(session, args, prepared)?;
+    let limits = limits(session, order, prepared)?;
     phases.tell(&limits.to_string());
-    let (objects, rate) = session.limited(args.bandwidth_limit);
-    let governor = governor(session, args, &limits, prepared, phases).await?;
+    let (objects, rate) = session.limited(order.bandwidth_limit);
+    let governor = governor(session, order, &limits, prepared, phases).await?;
     let mut options = UploadOptions::new(limits.budget);
     options.concurrency = Some(limits.wanted);
     options.threads = Threads::Count(limits.packers);
-    options.level = args.level.map_or(Level::Auto, Level::Fixed);
+    options.level = order.level.map_or(Level::Auto, Level::Fixed);
     options.metadata = vec![(BACKUP_ID_METADATA.to_owned(), prepared.id().to_string())];
     options.journal = Some(journal);
     options.cancel = session.cancel.clone();
@@ -155,15 +155,15 @@ pub(super) async fn store(
 
 /// The manifest of a backup that an earlier run has stored and could not publish.
 fn stored_before(session: &Session, prepared: &Prepared) -> Option<Manifest> {
-    let manifest = read_manifest(&session.config.work_dir(), prepared.id())?;
+    let Waiting { manifest, .. } = Waiting::read(&session.config.work_dir(), prepared.id()).ok()??;
     (manifest.key == prepared.key).then_some(manifest)
 }
 
-fn limits(session: &Session, args: &BackupArgs, prepared: &Prepared) -> Result<Limits, Error> {
+fn limits(session: &Session, order: &Order, prepared: &Prepared) -> Result<Limits, Error> {
     let wish = Wish {
         raw_bytes: prepared.snapshots.iter().map(|snapshot| snapshot.size).sum(),
-        concurrency: args.concurrency,
-        bandwidth_limit: args.bandwidth_limit,
+        concurrency: order.concurrency,
+        bandwidth_limit: order.bandwidth_limit,
     };
     Limits::of(&session.config, wish)
 }
@@ -171,12 +171,12 @@ fn limits(session: &Session, args: &BackupArgs, prepared: &Prepared) -> Result<L
 /// Looks at searches before anything moves, if they are to be protected.
 async fn governor(
     session: &Session,
-    args: &BackupArgs,
+    order: &Order,
     limits: &Limits,
     prepared: &Prepared,
     phases: &Phases,
 ) -> Result<Option<Governor>, Error> {
-    let Some(target) = args.protect_latency else { return Ok(None) };
+    let Some(target) = order.protect_latency else { return Ok(None) };
     let golden = verify::unpack_golden(&prepared.golden)
         .map_err(|source| Error::GoldenUnreadable { key: prepared.key.golden(), source })?;
     let points = |name: &CollectionName| {
@@ -188,8 +188,10 @@ async fn governor(
         return Ok(None);
     };
     phases.detail("measuring searches");
-    let bounds =
-        Bounds { limit: args.bandwidth_limit.map(BandwidthLimit::bytes_per_second), allowed: limits.allowed };
+    let bounds = Bounds {
+        limit: order.bandwidth_limit.map(BandwidthLimit::bytes_per_second),
+        allowed: limits.allowed,
+    };
     session.unless_cancelled(Governor::measure(target, probe, bounds)).await.map(Some)
 }
 
@@ -331,53 +333,4 @@ fn manifest(
 /// This program, as it signs what it writes.
 pub(crate) fn tool() -> Tool {
     Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
-}
-
-/// The end of the name of a manifest that waits for its publication.
-const WAITING: &str = ".manifest.json";
-
-/// Where the manifest of a backup that was not published waits.
-pub(crate) fn manifest_path(work_dir: &Path, backup: BackupId) -> PathBuf {
-    work_dir.join(format!("{backup}{WAITING}"))
-}
-
-/// The manifest that waits, of a backup that is stored.
-pub(super) fn read_manifest(work_dir: &Path, backup: BackupId) -> Option<Manifest> {
-    Manifest::from_json(&fs_err::read(manifest_path(work_dir, backup)).ok()?).ok()
-}
-
-/// Removes manifests that wait although somebody has published them, but for the one of the backup that runs. What cannot be looked at waits on.
-pub(super) async fn forget_published(session: &Session, running: Option<BackupId>) {
-    let Ok(entries) = fs_err::read_dir(session.config.work_dir()) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(WAITING));
-        let Some(Ok(backup)) = name.map(str::parse::<BackupId>) else { continue };
-        if Some(backup) == running {
-            continue;
-        }
-        let published = session.catalog.manifest(backup).await.ok().map(|manifest| manifest.key);
-        let waiting = read_manifest(&session.config.work_dir(), backup).map(|manifest| manifest.key);
-        if published.is_some() && published == waiting {
-            remove_manifest(Some(path));
-        }
-    }
-}
-
-/// Keeps the manifest on this host until it is published.
-pub(super) fn write_manifest(work_dir: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
-    let path = manifest_path(work_dir, manifest.backup_id);
-    write_durably(&path, &manifest.to_json())?;
-    Ok(path)
-}
-
-/// Removes it when the catalogue has it. One that stays is harmless: publishing it again changes nothing.
-pub(crate) fn remove_manifest(path: Option<PathBuf>) {
-    let Some(path) = path else { return };
-    match fs_err::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            warn!(error = &error as &dyn std::error::Error, "the manifest on this host stays");
-        }
-        Ok(()) | Err(_) => {}
-    }
 }

@@ -13,14 +13,17 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use transfer::RetryPolicy;
 
 use super::{
     local::{local, write_durably},
-    pack::{manifest_path, tool},
+    order::Order,
+    pack::tool,
+    waiting::manifest_path,
 };
-use crate::{cli::BackupArgs, error::Error, origin, qdrant::Checksum, session::Session};
+use crate::{error::Error, origin, qdrant::Checksum, session::Session};
 
 /// How long after its begin a backup is still gone on with. The retries of a workflow come within the hour and a person's within the shift;
 /// tomorrow's backup should be of tomorrow's data.
@@ -68,11 +71,10 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(session: &Session, args: &BackupArgs) -> Self {
-        let mut collections = args.collections.clone();
-        collections.sort();
+    pub(super) fn new(session: &Session, order: &Order) -> Self {
         let bucket = session.catalog.bucket().to_owned();
-        Self { bucket, collections, level: args.level, quiesce: !args.no_quiesce }
+        let collections = order.collections.clone();
+        Self { bucket, collections, level: order.level, quiesce: order.quiesce.is_some() }
     }
 
     /// Whether only some collections are wanted.
@@ -101,8 +103,8 @@ impl Prepared {
     fn obstacle(&self, today: &Today, stored: bool) -> Option<String> {
         let age = today.now.duration_since(self.description.created_at);
         let batch = |marker: Option<&SuccessMarker>| marker.map(|marker| marker.batch_id.clone());
-        if today.id.is_some_and(|id| id != self.id()) {
-            Some(format!("it is backup {}, and another one is asked for", self.id()))
+        if let Some(id) = today.id.filter(|id| *id != self.id()) {
+            Some(format!("backup {id} is asked for"))
         } else if self.description.tool != today.tool {
             Some(format!("version {} began it", self.description.tool.version))
         } else if self.request != today.request {
@@ -128,11 +130,14 @@ impl Prepared {
 
 /// What an unfinished backup is held against.
 pub(super) struct Today {
-    /// The backup that is asked for; a person takes any that is like today's.
-    pub(super) id: Option<BackupId>,
+    /// The id that is asked for, where one is.
+    id: Option<BackupId>,
     pub(super) request: Request,
     pub(super) marker: Option<SuccessMarker>,
+    /// When this run began, by this host's clock.
     pub(super) now: Timestamp,
+    /// The same moment, by a clock that nobody sets.
+    since: Instant,
     origin: Option<Origin>,
     tool: Tool,
 }
@@ -140,13 +145,18 @@ pub(super) struct Today {
 impl Today {
     pub(super) fn new(
         session: &Session,
-        args: &BackupArgs,
-        id: Option<BackupId>,
+        order: &Order,
         marker: Option<SuccessMarker>,
         now: Timestamp,
     ) -> Result<Self, Error> {
         let origin = origin::read(&session.config.work_dir())?;
-        Ok(Self { id, request: Request::new(session, args), marker, now, origin, tool: tool() })
+        let (id, request) = (order.id, Request::new(session, order));
+        Ok(Self { id, request, marker, now, since: Instant::now(), origin, tool: tool() })
+    }
+
+    /// What time it is, by this host's clock as it was when this run began.
+    pub(super) fn time(&self) -> Timestamp {
+        self.now.saturating_add(self.since.elapsed()).unwrap_or(self.now)
     }
 }
 
@@ -167,18 +177,18 @@ impl Unfinished {
         self.dir.join("upload.journal")
     }
 
-    /// Keeps a backup until it is in the catalogue.
+    /// The backup that an earlier run has left, if there is one that can be read.
+    pub(super) fn id(&self) -> Option<BackupId> {
+        self.read().ok().flatten().map(|prepared| prepared.id())
+    }
+
+    /// Keeps a backup until it is in the catalogue, or handed over to whoever puts it there.
     pub(super) fn keep(&self, prepared: &Prepared) -> Result<(), Error> {
         fs_err::create_dir_all(&self.dir).map_err(|source| local(&self.dir, "create", source))?;
         write_durably(&self.golden(), &prepared.golden)?;
         let state =
             serde_json::to_vec(prepared).map_err(|source| local(&self.state(), "write", source.into()))?;
         write_durably(&self.state(), &state)
-    }
-
-    /// Which backup an earlier run has left, whether or not it is still what is wanted.
-    pub(super) fn id(&self) -> Option<BackupId> {
-        Some(self.read().ok()??.id())
     }
 
     /// The backup that an earlier run has left, if it is still what is wanted `today`. Otherwise it is put away.
@@ -225,7 +235,7 @@ impl Unfinished {
         told(forgotten);
     }
 
-    /// Forgets a backup that is in the catalogue, or will never be. What cannot be removed is found out about by the next backup.
+    /// Forgets a backup that is in the catalogue, or handed over, or will never be. What cannot be removed is found out about by the next backup.
     pub(super) fn forget(&self) {
         told(self.forget_all());
     }
@@ -318,6 +328,7 @@ mod tests {
     fn today(prepared: &Prepared, hours: i64) -> Today {
         Today {
             id: None,
+            since: Instant::now(),
             request: prepared.request.clone(),
             marker: None,
             now: prepared.description.created_at + SignedDuration::from_hours(hours),
@@ -355,7 +366,8 @@ mod tests {
         }
         let says = |found: Option<String>, text: &str| assert!(found.unwrap().contains(text), "{text}");
         assert_eq!(of(&|today| today.id = Some(prepared.id())), None);
-        says(of(&|today| today.id = Some("20261123T051401Z".parse().unwrap())), "another one is asked for");
+        let other = "20261123T051401Z".parse().unwrap();
+        says(of(&|today| today.id = Some(other)), "backup 20261123T051401Z is asked for");
         says(of(&|today| today.request.level = Some(1)), "asked for");
         says(of(&|today| today.request.quiesce = false), "asked for");
         says(of(&|today| today.request.bucket = "c".to_owned()), "asked for");

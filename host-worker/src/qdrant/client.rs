@@ -13,6 +13,7 @@ use super::{
     operation::Operation,
     version::Version,
 };
+use crate::pulse::Pulse;
 
 /// An answer to an ordinary call may have this many bytes: sixteen points of 4 MiB each.
 const ANSWER_LIMIT: usize = 64 << 20;
@@ -62,6 +63,8 @@ pub struct Client {
     /// For calls that take as long as they take: no time-out, and a new connection each, because a kept one may be closed by the server at
     /// the moment of sending, which looks like a lost answer.
     patient: reqwest::Client,
+    /// Where answers are marked.
+    pulse: Pulse,
 }
 
 /// Whether a server asks for a key.
@@ -102,7 +105,12 @@ impl Client {
             .build()
             .map_err(setup)?;
         let patient = builder().pool_max_idle_per_host(0).build().map_err(setup)?;
-        Ok(Self { base, key, options, ordinary, patient })
+        Ok(Self { base, key, options, ordinary, patient, pulse: Pulse::default() })
+    }
+
+    /// The same client, which marks in `pulse` every answer that is part of some work.
+    pub fn watched(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
     }
 
     /// The settings that it was made with.
@@ -171,7 +179,12 @@ impl Client {
             tried += 1;
             let source =
                 match self.try_once(self.keyed(&self.ordinary, method.clone(), url.clone(), body)).await {
-                    Ok(bytes) => return Ok(bytes),
+                    Ok(bytes) => {
+                        if !operation.is_a_look() {
+                            self.pulse.mark();
+                        }
+                        return Ok(bytes);
+                    }
                     Err(cause) => cause,
                 };
             let pause = self.options.backoff * 2_u32.saturating_pow(tried - 1);

@@ -47,6 +47,13 @@ pub enum Operation {
     Metrics,
 }
 
+impl Operation {
+    /// Whether it is what is asked again and again while something runs in Qdrant: its answer is no progress.
+    pub(super) fn is_a_look(&self) -> bool {
+        matches!(self, Self::Metrics | Self::Snapshots(_))
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -91,7 +91,7 @@ pub(crate) async fn restore_under(
         select::select(session, &args.selection, args.fallback).await?
     };
     let manifest = &chosen.manifest;
-    let qdrant = session.qdrant()?;
+    let qdrant = session.qdrant()?.watched(phases.pulse().clone());
     let server = qdrant.version().await?;
     let recorded = manifest
         .qdrant

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::work::{Failure, Work};
 use crate::{
-    backup,
+    backup::workflow,
     cli::{RestoreArgs, Selection},
     config::{Config, HostRole},
     error::Error,
@@ -44,11 +44,11 @@ impl Job {
         args.collections.clone_from(&envelope.collections);
         match envelope.task.kind {
             TaskKind::Quiesce => {
-                output(&backup::quiesced(lock, &session, &args, envelope.task.backup, phases).await?)
+                output(&workflow::quiesced(&session, lock, envelope.task.backup, &args, phases).await?)
             }
             TaskKind::Backup => {
                 let now = Timestamp::now();
-                output(&backup::handed_over(lock, &session, &args, envelope.task.backup, now, phases).await?)
+                output(&workflow::stored(&session, lock, envelope.task.backup, &args, phases, now).await?)
             }
             TaskKind::Drill => output(&drilled(lock, &session, envelope, phases).await?),
         }

@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
-use host_worker::qdrant::{
-    AliasChange, ApiKey, Auth, Checksum, Client, Error, Options, Recovery, Search, SnapshotInfo,
+use host_worker::{
+    pulse::Pulse,
+    qdrant::{AliasChange, ApiKey, Auth, Checksum, Client, Error, Options, Recovery, Search, SnapshotInfo},
 };
 use protocol::{CollectionName, FailureKind, PointId};
 use serde_json::{Value, json};
@@ -457,6 +458,23 @@ async fn a_snapshot_that_already_runs_is_adopted() {
     let created = server.client().create_snapshot(&name("docs")).await.unwrap();
     assert_eq!((created.size, created.adopted), (1002, true));
     assert_eq!(server.count(CREATE), 0);
+}
+
+#[tokio::test]
+async fn answers_are_marks_but_looking_whether_something_runs_is_none() {
+    let server = Server::start(sequences(&[
+        (LIST, vec![ok(json!([])), ok(json!([])), ok(json!([])), ok(json!([snapshot(1)]))]),
+        (METRICS, vec![running(1, 0), running(1, 0), running(1, 0), running(0, 0)]),
+        ("GET /collections", vec![ok(json!({ "collections": [{ "name": "docs" }] }))]),
+    ]))
+    .await;
+    let pulse = Pulse::default();
+    let client = server.client().watched(pulse.clone());
+    assert!(client.create_snapshot(&name("docs")).await.unwrap().adopted);
+    assert!(server.count(METRICS) > 3, "it was waited for");
+    assert_eq!(pulse.seen().marks, 0);
+    assert_eq!(client.collections().await.unwrap(), [name("docs")]);
+    assert_eq!(pulse.seen().marks, 1);
 }
 
 #[tokio::test]

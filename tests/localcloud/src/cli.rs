@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use functions::Function;
 
-use crate::{demo, qdrant::Existing};
+use crate::{demo, qdrant::Existing, up};
 
 /// The name of the worker's program.
 pub(crate) const WORKER: &str = "host-worker";
@@ -25,8 +25,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Index a real corpus, back it up, lose the host, restore it, prove it
+    /// Index a real corpus, let the workflow back it up although its worker is killed, lose the host, restore it, prove it
     Demo(DemoArgs),
+    /// Start the embedded cloud and leave it up, for the `aws` command line
+    Up(UpArgs),
     /// Be one of the Lambdas, as AWS starts it
     Lambda {
         /// quiesce-check, trigger-snapshot, publish-manifest or verify-restore
@@ -66,6 +68,25 @@ struct DemoArgs {
     stand_in: bool,
 }
 
+#[derive(Args, Debug)]
+struct UpArgs {
+    /// Keep the bucket and the host in this directory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// The port of Step Functions, Lambda and Systems Manager [default: a free one]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    /// Divide waits, time-outs and heartbeats by this
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    divisor: u32,
+    /// Run this `qdrant` program [default: QDRANT_BIN, `qdrant` on the path, Docker, and else the stand-in]
+    #[arg(long, value_name = "FILE", conflicts_with = "stand_in")]
+    qdrant_bin: Option<PathBuf>,
+    /// Use the stand-in even where a real server could be had
+    #[arg(long)]
+    stand_in: bool,
+}
+
 /// Runs the program with these arguments and answers with its exit code. Under the name `host-worker` it is that.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter().peekable();
@@ -79,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Ok(Cli { command: Command::Lambda { function } }) => functions::run(function),
         Ok(Cli { command: Command::Demo(args) }) => report(demo(args)),
+        Ok(Cli { command: Command::Up(args) }) => report(up(args)),
         Err(error) => {
             host_worker::output::print_usage(&error);
             ExitCode::from(if error.use_stderr() { 2 } else { 0 })
@@ -101,6 +123,12 @@ fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let options =
         demo::Options { keep: args.keep, existing, binary: args.qdrant_bin, only_stand_in: args.stand_in };
     tokio::runtime::Runtime::new().context("start the runtime")?.block_on(demo::run(options))
+}
+
+fn up(args: UpArgs) -> anyhow::Result<()> {
+    let UpArgs { keep, port, divisor, qdrant_bin, stand_in } = args;
+    let options = up::Options { keep, port, divisor, binary: qdrant_bin, only_stand_in: stand_in };
+    tokio::runtime::Runtime::new().context("start the runtime")?.block_on(up::run(options))
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]

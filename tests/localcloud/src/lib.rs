@@ -17,4 +17,5 @@ pub mod script;
 pub mod serve;
 pub mod ssm;
 pub mod stepfunctions;
+pub mod up;
 pub mod workflow;

@@ -14,11 +14,11 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Service;
 use super::command::{Order, State};
 use super::document::{Definition, scaled};
 use super::fault::Delivery;
 use super::host::{Host, Presence};
+use super::service::Service;
 use crate::process::ProcessGroup;
 
 /// The exit code by which a script asks for a restart of the machine.

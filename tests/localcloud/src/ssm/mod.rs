@@ -7,7 +7,7 @@
 //! * an invocation goes the way of AWS's states, and is not seen by the first calls that ask for it;
 //! * whatever a test scripts with [`Faults`] strikes exactly there, and [`Ssm::calls`] tells what was asked;
 //! * nothing that was started outlives the stand-in but what gave itself a session of its own; and
-//!   [`Ssm::kill_all_processes`] finds that too, by a variable in its environment.
+//!   [`Ssm::kill_all_processes`] and [`Ssm::kill_everything`] find that too, by a variable in its environment.
 //!
 //! Not there: several steps, other actions, rate control over many hosts, output to S3 or CloudWatch, IAM.
 
@@ -20,17 +20,16 @@ mod fault;
 mod host;
 mod parameters;
 mod process;
+mod service;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use jiff::Timestamp;
-use tokio::sync::watch;
 
 pub use self::call::{Call, Operation, Outcome};
 pub use self::command::{Command, Invocation, Run, State};
@@ -39,12 +38,10 @@ pub use self::fault::{Delivery, Effect, Faults};
 pub use self::host::{HostOptions, Presence};
 pub use self::wire::Answer;
 
-use self::agent::Report;
-use self::call::CallLog;
-use self::document::Definition;
 use self::host::Host;
 use self::process::{Which, kill_marked};
-use crate::background::{Background, Spawner};
+use self::service::Service;
+use crate::background::Background;
 
 /// How the stand-in is set up.
 #[derive(Clone, Debug)]
@@ -80,43 +77,6 @@ pub struct Ssm {
     background: Option<Background>,
 }
 
-/// What calls, agents and the owner share.
-#[derive(Debug)]
-struct Service {
-    /// What the processes of all hosts are known by.
-    id: String,
-    account: String,
-    region: String,
-    unseen_calls: u32,
-    second: Duration,
-    page_size: usize,
-    state: Mutex<Contents>,
-    faults: Faults,
-    calls: CallLog,
-    /// Counts changes of the state, so that somebody can wait for one.
-    changes: watch::Sender<u64>,
-    spawner: Spawner,
-}
-
-#[derive(Debug, Default)]
-struct Contents {
-    documents: BTreeMap<String, Vec<Arc<StoredDocument>>>,
-    hosts: BTreeMap<String, Arc<Host>>,
-    /// In the order in which they were sent.
-    commands: Vec<Command>,
-    released: u64,
-}
-
-/// One version of a document.
-#[derive(Debug)]
-struct StoredDocument {
-    name: String,
-    version: u64,
-    content: String,
-    definition: Arc<Definition>,
-    created: Timestamp,
-}
-
 impl Ssm {
     /// Starts a stand-in without documents and hosts.
     ///
@@ -124,19 +84,7 @@ impl Ssm {
     /// When its thread cannot be started.
     pub fn start(options: SsmOptions) -> anyhow::Result<Self> {
         let background = Background::start("localcloud-ssm")?;
-        let service = Service {
-            id: uuid::Uuid::new_v4().to_string(),
-            account: options.account,
-            region: options.region,
-            unseen_calls: options.unseen_calls,
-            second: options.second,
-            page_size: options.page_size.max(1),
-            state: Mutex::default(),
-            faults: Faults::default(),
-            calls: CallLog::default(),
-            changes: watch::Sender::new(0),
-            spawner: background.spawner(),
-        };
+        let service = Service::new(options, background.spawner());
         Ok(Self { service: Arc::new(service), background: Some(background) })
     }
 
@@ -216,6 +164,12 @@ impl Ssm {
     /// When there is no such host.
     pub fn kill_all_processes(&self, instance_id: &str) -> anyhow::Result<usize> {
         Ok(self.host(instance_id)?.kill_all_processes())
+    }
+
+    /// Kills (SIGKILL) every process of every host there ever was, detached ones too, and answers how many there were: for the
+    /// owner that leaves nothing behind.
+    pub fn kill_everything(&self) -> usize {
+        kill_marked(&self.service.id, Which::All)
     }
 
     /// The environment of a host's scripts, with the variable by which its processes are known: what a caller starts on a host
@@ -324,105 +278,5 @@ impl Drop for Ssm {
         // First nobody may start anything any more.
         drop(self.background.take());
         kill_marked(&self.service.id, Which::Attached);
-    }
-}
-
-impl Service {
-    /// The state, for as long as the guard lives. Nothing awaits while holding it.
-    fn state(&self) -> MutexGuard<'_, Contents> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
-    }
-
-    /// Resolves when the condition holds.
-    async fn until(&self, condition: impl Fn(&Self) -> bool) {
-        let mut changes = self.changes.subscribe();
-        while !condition(self) {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn released(&self) -> u64 {
-        self.state().released
-    }
-
-    /// Whether a command that was sent to the host after this one has ended there.
-    fn newer_has_ended(&self, command_id: &str, instance_id: &str) -> bool {
-        let state = self.state();
-        let newer = state.commands.iter().skip_while(|command| command.id != command_id).skip(1);
-        newer.filter_map(|command| command.invocation(instance_id)).any(|other| other.state.is_final())
-    }
-
-    fn store_document(&self, name: &str, content: &str) -> Result<Arc<StoredDocument>, DocumentError> {
-        let definition = Arc::new(Definition::parse(content)?);
-        let mut state = self.state();
-        let versions = state.documents.entry(name.to_owned()).or_default();
-        let document = Arc::new(StoredDocument {
-            name: name.to_owned(),
-            version: versions.last().map_or(0, |last| last.version) + 1,
-            content: content.to_owned(),
-            definition,
-            created: self.now(),
-        });
-        versions.push(Arc::clone(&document));
-        Ok(document)
-    }
-
-    /// Changes an invocation, unless that is over.
-    fn change(&self, command_id: &str, instance_id: &str, change: impl FnOnce(&mut Invocation)) {
-        let mut state = self.state();
-        let command = state.commands.iter_mut().find(|command| command.id == command_id);
-        if let Some(invocation) = command.and_then(|command| command.invocation_mut(instance_id)) {
-            change(invocation);
-        }
-        drop(state);
-        self.changed();
-    }
-
-    /// Notes that a script starts; the answer is the number of the run.
-    fn started(&self, command_id: &str, instance_id: &str) -> usize {
-        let now = self.now();
-        let mut number = 0;
-        self.change(command_id, instance_id, |invocation| {
-            if invocation.state == State::Pending {
-                invocation.state = State::InProgress;
-            }
-            invocation.started.get_or_insert(now);
-            number = invocation.runs.len();
-            invocation.runs.push(Run { started: now, exit_code: None });
-        });
-        number
-    }
-
-    /// Notes how a run ended.
-    fn ran(&self, command_id: &str, instance_id: &str, number: usize, exit_code: Option<i32>) {
-        self.change(command_id, instance_id, |invocation| {
-            if let Some(run) = invocation.runs.get_mut(number) {
-                run.exit_code = exit_code;
-            }
-        });
-    }
-
-    /// Takes the agent's report, unless the invocation has ended already.
-    fn report(&self, command_id: &str, instance_id: &str, report: Report) {
-        let now = self.now();
-        self.change(command_id, instance_id, |invocation| {
-            if !invocation.state.is_final() {
-                invocation.state = report.state;
-                invocation.response_code = report.response_code;
-                invocation.stdout = report.stdout;
-                invocation.stderr = report.stderr;
-                invocation.ended = Some(now);
-            }
-        });
     }
 }

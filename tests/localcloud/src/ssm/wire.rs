@@ -9,9 +9,10 @@ use axum::routing::post;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::api;
 use super::call::{Call, Operation, Outcome};
 use super::fault::Effect;
-use super::{Service, api};
+use super::service::Service;
 use crate::serve::DropConnection;
 
 /// What `X-Amz-Target` starts with.

@@ -22,7 +22,8 @@ mod tasks;
 
 pub use self::clock::Clock;
 pub use self::faults::{Effect, FaultBuilder, Faults, Operation};
-pub use self::server::{Front, Server, TARGET_PREFIX};
+pub use self::machine::{Failure, HeartbeatError, HistoryEvent};
+pub use self::server::{Front, TARGET_PREFIX};
 pub use self::service::{
     ApiError, CreatedStateMachine, ErrorKind, Execution, ExecutionPage, HistoryPage, Options, Page,
     StartedExecution, StateMachine, StateMachinePage, Status, StepFunctions,

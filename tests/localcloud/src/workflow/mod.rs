@@ -164,8 +164,18 @@ impl Workflow {
 
     /// Registers the host of `cloud` under another instance id, as after a replacement.
     pub fn add_host(&self, cloud: &Cloud, instance_id: &str) -> anyhow::Result<()> {
-        let options = host::options(cloud, instance_id, &self.endpoint(), self.divisor)?;
+        self.add_host_of(cloud, instance_id, &self.endpoint())
+    }
+
+    /// Registers the host of `cloud`, whose worker answers to the Step Functions at `step_functions`: somebody else's.
+    pub fn add_host_of(&self, cloud: &Cloud, instance_id: &str, step_functions: &str) -> anyhow::Result<()> {
+        let options = host::options(cloud, instance_id, step_functions, self.divisor)?;
         self.ssm.add_host(options)
+    }
+
+    /// The shipped definition with this cloud's substitutions.
+    pub fn definition(&self) -> anyhow::Result<String> {
+        definition(&self.lambda)
     }
 
     /// Starts an execution, as the console does. Must be called within a runtime.
@@ -198,6 +208,8 @@ impl Workflow {
 impl Drop for Workflow {
     fn drop(&mut self) {
         self.service().halt();
+        // Workers are detached from the agent that started them, and outlive it on a real host.
+        self.ssm.kill_everything();
     }
 }
 

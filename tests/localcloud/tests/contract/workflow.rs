@@ -145,6 +145,16 @@ fn a_callback_has_a_heartbeat_below_its_time_out_and_both_names_of_each() {
 }
 
 #[test]
+fn what_a_state_makes_of_a_failure_has_a_heading_in_the_runbook() {
+    for (file, machine) in machines() {
+        for (name, state) in states(&machine) {
+            let Some(error) = state["Parameters"]["Error"].as_str() else { continue };
+            assert!(error.parse::<FailureKind>().is_ok(), "{file}: {name} calls it {error}");
+        }
+    }
+}
+
+#[test]
 fn a_failure_is_notified_and_keeps_its_name() {
     for (file, machine) in machines() {
         let failed = &machine["States"]["Failed"];

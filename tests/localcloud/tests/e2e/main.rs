@@ -13,6 +13,7 @@ mod qdrant_faults;
 mod restore;
 mod resume_backup;
 mod resume_restore;
+mod resume_workflow;
 mod safety;
 mod secrets;
 mod store_faults;

@@ -243,3 +243,27 @@ async fn documents_are_made_and_read_over_the_api() {
     assert_eq!(code(sent), "InvalidDocument", "the hash of another document");
     assert_eq!(bench.ssm.count(Operation::CreateDocument), 3);
 }
+
+#[tokio::test]
+async fn commands_are_listed_newest_first_and_page_by_page() {
+    let bench = Bench::with(SsmOptions { unseen_calls: 0, ..SsmOptions::default() });
+    bench.document("noop", 60, &["true"]);
+    bench.ssm.add_host(bench.host("i-other")).unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.insert(0, bench.send("noop").await);
+    }
+    let client = bench.client();
+    let elsewhere = client.send_command().document_name("noop").instance_ids("i-other").send().await.unwrap();
+    let pages = client.list_commands().instance_id(HOST).into_paginator().page_size(2);
+    let listed: Vec<_> = pages.items().send().try_collect().await.unwrap();
+    assert_eq!(listed.iter().map(|it| it.command_id().unwrap()).collect::<Vec<_>>(), sent);
+    let pages = client.list_command_invocations().into_paginator().page_size(3);
+    let listed: Vec<_> = pages.items().send().try_collect().await.unwrap();
+    assert_eq!(listed.len(), 4);
+    assert_eq!(listed[0].command_id(), elsewhere.command().unwrap().command_id());
+    assert_eq!(code(client.list_commands().command_id("none").send().await), "InvalidCommandId");
+    assert_eq!(code(client.list_commands().max_results(51).send().await), "ValidationException");
+    let stranger = client.cancel_command().command_id(&sent[0]).instance_ids("i-other").send().await;
+    assert_eq!(code(stranger), "InvalidInstanceId");
+}

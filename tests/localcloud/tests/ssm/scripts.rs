@@ -110,8 +110,10 @@ async fn a_cancel_kills_what_runs_and_keeps_from_running_what_waits() {
     assert_eq!((last.state, last.runs.len()), (State::Cancelled, 0));
     bench.client().cancel_command().command_id(&running).send().await.unwrap();
     assert_eq!(bench.ended(&running).await.state, State::Cancelled, "what has ended stays as it is");
+    bench.ssm.remove_host(HOST).unwrap();
+    assert_eq!(bench.ssm.kill_everything(), 1, "also of a host that is not known any more");
+    died(&detached).await;
     assert_eq!(code(bench.client().cancel_command().command_id("none").send().await), "InvalidCommandId");
-    bench.ssm.kill_all_processes(HOST).unwrap();
 }
 
 #[tokio::test]

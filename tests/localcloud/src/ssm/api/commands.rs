@@ -3,10 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::send::targets;
 use super::{Result, epoch, page, page_size};
-use crate::ssm::Service;
 use crate::ssm::command::{Command, Invocation, State};
+use crate::ssm::service::Service;
 use crate::ssm::wire::ApiError;
 
 #[derive(Debug, Deserialize)]
@@ -168,7 +167,7 @@ pub(super) fn describe(command: &Command) -> Value {
         "ExpiresAfter": epoch(command.expires()),
         "Parameters": command.parameters,
         "InstanceIds": command.instance_ids,
-        "Targets": targets(command),
+        "Targets": command.targets,
         "RequestedDateTime": epoch(command.requested),
         "Status": status,
         "StatusDetails": details,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, epoch};
+use crate::ssm::service::{Service, StoredDocument};
 use crate::ssm::wire::ApiError;
-use crate::ssm::{Service, StoredDocument};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]

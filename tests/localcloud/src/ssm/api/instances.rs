@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Result, epoch, page, page_size};
-use crate::ssm::Service;
 use crate::ssm::host::{Host, Presence};
+use crate::ssm::service::Service;
 use crate::ssm::wire::ApiError;
 
 #[derive(Debug, Deserialize)]

@@ -7,12 +7,12 @@ mod send;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Service;
 use super::call::Operation;
+use super::service::Service;
 use super::wire::ApiError;
 
 type Result = std::result::Result<Value, ApiError>;
@@ -38,11 +38,9 @@ fn parse<T: DeserializeOwned>(body: Value) -> std::result::Result<T, ApiError> {
     })
 }
 
-/// A time as this protocol writes it: seconds, with a fraction.
+/// A time as this protocol writes it: seconds, and milliseconds as a fraction.
 fn epoch(time: Timestamp) -> Value {
-    let milliseconds = time.as_duration().as_millis();
-    let seconds = jiff::SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or_default());
-    json!(seconds.as_secs_f64())
+    json!(SignedDuration::from_millis(time.as_millisecond()).as_secs_f64())
 }
 
 /// One page of `items` from where `token` says, and the token of the next page.

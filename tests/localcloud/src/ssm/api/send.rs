@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, commands};
 use crate::ssm::agent::Carrier;
 use crate::ssm::command::{Command, Invocation, Order};
 use crate::ssm::host::{Host, Presence};
+use crate::ssm::service::{Contents, Service, StoredDocument};
 use crate::ssm::wire::ApiError;
-use crate::ssm::{Contents, Service, StoredDocument};
 
 /// How long a command waits for its delivery when the caller does not say.
 const DEFAULT_TIMEOUT: u64 = 3600;
@@ -204,9 +204,4 @@ impl Service {
             )
         })
     }
-}
-
-/// For `ListCommands`: what targets look like when there are none.
-pub(super) fn targets(command: &Command) -> Value {
-    command.targets.clone()
 }

@@ -15,6 +15,8 @@ mod error;
 mod fields;
 mod intrinsic;
 mod path;
+mod read;
+mod resource;
 mod retry;
 mod state;
 mod substitute;
@@ -22,7 +24,8 @@ mod template;
 mod timestamp;
 
 pub use self::error::DefinitionError;
-pub use self::state::{Definition, Resource};
+pub use self::resource::Resource;
+pub use self::state::Definition;
 pub use self::substitute::{SubstitutionError, substitute};
 
 pub(in crate::stepfunctions) use self::choice::{Branching, Judgement};

@@ -86,8 +86,8 @@ mod tests {
         let message =
             |text, pairs: &[(&str, &str)]| substitute(text, &values(pairs)).unwrap_err().to_string();
         assert_eq!(
-            message("${Bucket}", &[("Buket", "x")]),
-            "the definition asks for `${Bucket}`, which is not supplied; there are `Buket`"
+            message("${Bucket}", &[("Bucket1", "x")]),
+            "the definition asks for `${Bucket}`, which is not supplied; there are `Bucket1`"
         );
         assert_eq!(
             message("${A}", &[("A", "x"), ("B", "y")]),

@@ -7,20 +7,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::context::context;
-use super::data::{Desk, put, within_limit};
-use super::event::{Effect, Outcome, TimerId};
-use super::failure::{Failure, Trouble};
+use super::data::{Desk, within_limit};
+use super::event::{Outcome, TimerId};
+use super::failure::Trouble;
 use super::fork::{Fork, Parent};
 use super::history::Happening;
-use super::task::Attempt;
+use super::task::{Attempt, Expiry};
 use super::token::TaskToken;
-use super::{HISTORY_LIMIT, Life, Turn};
-use crate::stepfunctions::asl::{
-    Branching, Jitter, Judgement, Kind, Path, Scope, Seconds, Sequence, State, Text, Transition, Wait,
-};
-
-/// So many events before its limit an execution ends: what one state adds at once must still fit.
-const HISTORY_RESERVE: u64 = 64;
+use super::{Life, Turn};
+use crate::stepfunctions::asl::{Sequence, State, Transition};
 
 /// One sequence of states under way: the machine's own (the root), a branch of a Parallel, or an item of a Map.
 #[derive(Debug)]
@@ -53,7 +48,7 @@ pub(super) struct Visit {
     pub(super) raw: Value,
     pub(super) retry_count: u64,
     /// How often each retrier has been used.
-    used: Vec<u64>,
+    pub(super) used: Vec<u64>,
     pub(super) activity: Activity,
 }
 
@@ -133,118 +128,6 @@ impl Turn<'_> {
         self.work(thread);
     }
 
-    /// Does the state's work, for the first time or again.
-    fn work(&mut self, thread: ThreadId) {
-        let Some(state) = self.state(thread) else { return };
-        if self.execution.events > HISTORY_LIMIT - HISTORY_RESERVE {
-            let cause =
-                format!("The execution reached the maximum number of history events ({HISTORY_LIMIT}).");
-            return self.fail(self.last_event(thread), Failure::new("States.Runtime", cause));
-        }
-        let done = match &state.kind {
-            Kind::Task(task) => self.schedule(thread, &state, task),
-            Kind::Choice(branching) => self.choose(thread, &state, branching),
-            Kind::Pass { result, then } => self.pass(thread, &state, result.as_ref(), then),
-            Kind::Wait { wait, .. } => self.wait(thread, &state, wait),
-            Kind::Parallel(parallel) => self.fork_branches(thread, &state, parallel),
-            Kind::Map(map) => self.fork_items(thread, &state, map),
-            Kind::Fail { error, cause } => self.give_up(thread, error.as_ref(), cause.as_ref()),
-            Kind::Succeed => self.pass_through(thread, &state, &Transition::End),
-        };
-        if let Err(trouble) = done {
-            self.troubled(thread, trouble);
-        }
-    }
-
-    fn pass(
-        &mut self,
-        thread: ThreadId,
-        state: &State,
-        result: Option<&Value>,
-        then: &Transition,
-    ) -> Result<(), Trouble> {
-        let output = self.with_desk(thread, None, |desk, raw| {
-            let (_, parameters) = desk.effective(state, &raw)?;
-            let result = result.cloned().unwrap_or(parameters);
-            desk.output(state, raw, result)
-        })?;
-        self.exit(thread, output, then)
-    }
-
-    /// For states that only filter: Choice, Wait, Succeed.
-    fn filtered(&mut self, thread: ThreadId, state: &State) -> Result<(Value, Value), Trouble> {
-        self.with_desk(thread, None, |desk, raw| {
-            let input = desk.filter(&state.input_path, &raw)?;
-            let output = desk.filter(&state.output_path, &input)?;
-            Ok((input, output))
-        })
-    }
-
-    fn pass_through(&mut self, thread: ThreadId, state: &State, then: &Transition) -> Result<(), Trouble> {
-        let (_, output) = self.filtered(thread, state)?;
-        self.exit(thread, output, then)
-    }
-
-    fn choose(&mut self, thread: ThreadId, state: &State, branching: &Branching) -> Result<(), Trouble> {
-        let (input, output) = self.filtered(thread, state)?;
-        let context = self.context(thread, None);
-        match branching.decide(&input, &context) {
-            Judgement::Next(next) => self.exit(thread, output, &Transition::Next(next.to_owned())),
-            Judgement::NoneHolds => Err(Trouble::NoChoice),
-            Judgement::NotFound(path) => Err(Trouble::Unusable(format!(
-                "Invalid path '{path}': The choice state's condition path references an invalid value."
-            ))),
-        }
-    }
-
-    fn wait(&mut self, thread: ThreadId, state: &State, wait: &Wait) -> Result<(), Trouble> {
-        let (input, output) = self.filtered(thread, state)?;
-        let context = self.context(thread, None);
-        let until = |time: Timestamp| Duration::try_from(time.duration_since(self.now)).unwrap_or_default();
-        let after = match wait {
-            Wait::Seconds(seconds) => {
-                Duration::from_secs(number_of_seconds(seconds, "SecondsPath", &input, &context, 0)?)
-            }
-            Wait::Until(time) => until(*time),
-            Wait::UntilPath(path) => until(time_at(path, &input, &context)?),
-        };
-        let timer = self.start_timer(after);
-        self.set_activity(thread, Activity::Waiting { timer, output });
-        Ok(())
-    }
-
-    fn waited(&mut self, thread: ThreadId, output: Value) {
-        let Some(state) = self.state(thread) else { return };
-        if let Some(then) = state.then()
-            && let Err(trouble) = self.exit(thread, output, then)
-        {
-            self.troubled(thread, trouble);
-        }
-    }
-
-    fn give_up(
-        &mut self,
-        thread: ThreadId,
-        error: Option<&Text>,
-        cause: Option<&Text>,
-    ) -> Result<(), Trouble> {
-        let failure = self.with_desk(thread, None, |desk, raw| {
-            let mut text = |text: Option<&Text>| match text {
-                None => Ok(None),
-                Some(Text::Given(text)) => Ok(Some(text.clone())),
-                Some(Text::At(at)) => {
-                    let mut scope: Scope<'_> = desk.scope(&raw);
-                    at.find(&mut scope)?.map(Some).map_err(|other| {
-                        Trouble::Unusable(format!("The value {other} of a Fail state's path is not a string"))
-                    })
-                }
-            };
-            Ok(Failure { error: text(error)?, cause: text(cause)? })
-        })?;
-        self.thread_failed(thread, failure);
-        Ok(())
-    }
-
     /// A timer has run out: finds whose it was. One that nobody waits for any more is nobody's.
     pub(super) fn timer_fired(&mut self, timer: TimerId) {
         if self.execution.deadline == Some(timer) {
@@ -262,7 +145,10 @@ impl Turn<'_> {
             due.map(|due| (*id, due))
         });
         match owner {
-            Some((thread, Due::Wait(output))) => self.waited(thread, output),
+            Some((thread, Due::Wait(output))) => {
+                self.set_activity(thread, Activity::Working);
+                self.waited(thread, output);
+            }
             Some((thread, Due::Retry)) => {
                 self.set_activity(thread, Activity::Working);
                 self.work(thread);
@@ -284,7 +170,7 @@ impl Turn<'_> {
         }
     }
 
-    fn exit(&mut self, thread: ThreadId, output: Value, then: &Transition) -> Result<(), Trouble> {
+    pub(super) fn exit(&mut self, thread: ThreadId, output: Value, then: &Transition) -> Result<(), Trouble> {
         within_limit(&output)?;
         let Some(state) = self.state(thread) else { return Ok(()) };
         let (state_type, name) = (state.type_name(), state.name.clone());
@@ -314,110 +200,6 @@ impl Turn<'_> {
                 );
             }
         }
-    }
-
-    fn troubled(&mut self, thread: ThreadId, trouble: Trouble) {
-        let Some(visit) = self.visit(thread) else { return };
-        let failure = trouble.failure(&visit.state.name, visit.entered_event);
-        self.state_failed(thread, failure);
-    }
-
-    /// A state has failed: the first retrier for the error that is not used up tries again, else the first catcher goes on,
-    /// else the thread fails.
-    pub(super) fn state_failed(&mut self, thread: ThreadId, failure: Failure) {
-        let Some(state) = self.state(thread) else { return };
-        if !failure.is_final() {
-            if self.try_again(thread, &state, &failure) {
-                return;
-            }
-            if self.caught(thread, &state, &failure) {
-                return;
-            }
-        }
-        self.record_fork_failure(thread, &state);
-        self.thread_failed(thread, failure);
-    }
-
-    fn try_again(&mut self, thread: ThreadId, state: &State, failure: &Failure) -> bool {
-        let error = failure.error.as_deref();
-        let Some((index, retrier)) =
-            state.retry.iter().enumerate().find(|(_, retrier)| retrier.matches(error))
-        else {
-            return false;
-        };
-        let Some(visit) = self.visit(thread) else { return false };
-        let used = visit.used.get(index).copied().unwrap_or(u64::MAX);
-        if used >= retrier.max_attempts {
-            return false;
-        }
-        let delay = retrier.delay_seconds(used);
-        let delay = match retrier.jitter {
-            Jitter::None => delay,
-            Jitter::Full => delay * self.supply.fraction(),
-        };
-        let timer = self.start_timer(Duration::from_secs_f64(delay));
-        if let Some(visit) = self.visit_mut(thread) {
-            visit.retry_count += 1;
-            visit.used[index] += 1;
-            visit.activity = Activity::BackingOff(timer);
-        }
-        true
-    }
-
-    /// `OutputPath` is not for what a Catch passes on. If that is too large, no second Catch can help.
-    fn caught(&mut self, thread: ThreadId, state: &State, failure: &Failure) -> bool {
-        let error = failure.error.as_deref();
-        let Some(catcher) = state.catch.iter().find(|catcher| catcher.matches(error)) else { return false };
-        let Some(visit) = self.visit(thread) else { return false };
-        let raw = visit.raw.clone();
-        let Ok(output) = put(catcher.result_path.as_ref(), raw, failure.output()) else { return false };
-        if within_limit(&output).is_err() {
-            return false;
-        }
-        self.record_fork_failure(thread, state);
-        self.exit(thread, output, &Transition::Next(catcher.next.clone())).is_ok()
-    }
-
-    fn record_fork_failure(&mut self, thread: ThreadId, state: &State) {
-        if matches!(state.kind, Kind::Parallel(_) | Kind::Map(_)) {
-            self.record(thread, Happening::StateFailed { state_type: state.type_name() });
-        }
-    }
-
-    pub(super) fn thread_failed(&mut self, thread: ThreadId, failure: Failure) {
-        let parent = self.execution.threads.get(&thread).and_then(|thread| thread.parent);
-        match parent {
-            Some(parent) => self.child_failed(thread, parent, failure),
-            None => self.fail(self.last_event(thread), failure),
-        }
-    }
-
-    pub(super) fn fail(&mut self, previous: u64, failure: Failure) {
-        self.finish(previous, Happening::ExecutionFailed(failure.clone()), Outcome::Failed(failure));
-    }
-
-    pub(super) fn stop(&mut self, failure: Failure) {
-        self.finish(0, Happening::ExecutionAborted(failure.clone()), Outcome::Aborted(failure));
-    }
-
-    fn time_out(&mut self) {
-        self.execution.deadline = None;
-        let failure = Failure { error: Some("States.Timeout".to_owned()), cause: None };
-        self.finish(0, Happening::ExecutionTimedOut(failure.clone()), Outcome::TimedOut(failure));
-    }
-
-    fn finish(&mut self, previous: u64, happening: Happening, outcome: Outcome) {
-        let deadline = self.execution.deadline.take();
-        self.cancel_timer(deadline);
-        let threads: Vec<ThreadId> = self.execution.threads.keys().copied().collect();
-        for thread in threads {
-            self.cancel_timers_of(thread);
-        }
-        self.record_after(previous, happening);
-        self.execution.threads.clear();
-        self.execution.life = Life::Over;
-        self.ready.clear();
-        self.effects.push(Effect::Finish(outcome));
     }
 
     pub(super) fn cancel_timers_of(&mut self, thread: ThreadId) {
@@ -473,36 +255,5 @@ impl Turn<'_> {
 enum Due {
     Wait(Value),
     Retry,
-    Task(super::task::Expiry),
-}
-
-/// A number of seconds that a field gives or finds.
-pub(super) fn number_of_seconds(
-    seconds: &Seconds,
-    field: &str,
-    input: &Value,
-    context: &Value,
-    least: u64,
-) -> Result<u64, Trouble> {
-    match seconds {
-        Seconds::Given(seconds) => Ok(*seconds),
-        Seconds::At(path) => {
-            let found = path.find(input, context).ok_or_else(|| Trouble::NoSuchPath(path.to_string()))?;
-            found.as_u64().filter(|seconds| (least..=99_999_999).contains(seconds)).ok_or_else(|| {
-                Trouble::Unusable(format!(
-                    "The {field} parameter does not reference a number of seconds: {path} == {found}"
-                ))
-            })
-        }
-    }
-}
-
-fn time_at(path: &Path, input: &Value, context: &Value) -> Result<Timestamp, Trouble> {
-    let found = path.find(input, context).ok_or_else(|| Trouble::NoSuchPath(path.to_string()))?;
-    found.as_str().and_then(crate::stepfunctions::asl::parse_timestamp).ok_or_else(|| {
-        let shown = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
-        Trouble::Unusable(format!(
-            "The TimestampPath parameter does not reference a valid ISO-8601 extended offset date-time format string: {path} == {shown}"
-        ))
-    })
+    Task(Expiry),
 }

@@ -5,9 +5,9 @@
 //! out as an [`Effect`]. The same code therefore runs on wall time, on time divided by a factor, and in a test that fires a timer
 //! of a day between two lines.
 //!
-//! * `flow` enters and leaves states; `task` has the life of one attempt, where tokens, heartbeats and time-outs are; `fork` runs
-//!   the branches of a Parallel and the items of a Map; `failure` is what can go wrong; `data` is what happens to the input on its
-//!   way to the output.
+//! * `flow` enters and leaves states; `work` is what each of them does; `task` has the life of one attempt, where tokens, heartbeats
+//!   and time-outs are; `fork` runs the branches of a Parallel and the items of a Map; `ending` has Retry, Catch and the ways out;
+//!   `data` is what happens to the input on its way to the output.
 //! * The history is AWS's, event for event: ids from 1, `previousEventId` as recorded on AWS (0 for the first state and for the end by
 //!   force), a `TaskStateAborted` for what a failing sibling cut short.
 //!
@@ -26,6 +26,7 @@
 
 mod context;
 mod data;
+mod ending;
 mod event;
 mod failure;
 mod flow;
@@ -35,6 +36,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod token;
+mod work;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

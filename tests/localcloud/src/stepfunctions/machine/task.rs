@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::data::within_limit;
 use super::event::{AttemptId, Effect, Invocation, TimerId};
 use super::failure::{Failure, Trouble};
-use super::flow::{Activity, ThreadId, number_of_seconds};
+use super::flow::{Activity, ThreadId};
 use super::history::{Happening, Scheduled};
 use super::token::TaskToken;
+use super::work::number_of_seconds;
 use super::{HeartbeatError, Turn};
 use crate::stepfunctions::asl::{Resource, State, Task};
 
@@ -123,14 +124,15 @@ impl Turn<'_> {
         };
         let Some(attempt) = self.attempt_mut(thread) else { return };
         let resource = attempt.resource.clone();
+        let (early, heartbeat) = (attempt.early.take(), attempt.heartbeat);
         if within_limit(&result).is_err() {
-            return self.close(thread, Err(Failure::too_large(resource.service())));
+            let failure = Failure::too_large(resource.service());
+            return self.close(thread, early.unwrap_or(Err(failure)));
         }
         if attempt.token.is_none() {
             return self.close(thread, Ok(result));
         }
         attempt.submitted = true;
-        let (early, heartbeat) = (attempt.early.take(), attempt.heartbeat);
         self.record(thread, Happening::TaskSubmitted { resource, output: result });
         match (early, heartbeat) {
             (Some(answer), _) => self.close(thread, answer),

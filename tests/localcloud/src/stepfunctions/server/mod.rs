@@ -4,24 +4,18 @@ mod reply;
 mod request;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use anyhow::Context as _;
-use axum::body::Body;
-use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::routing::post;
+use http::{HeaderMap, Response};
 
 use self::reply::Refusal;
 use super::faults::{Effect, Faults, Operation};
 use super::lock;
 use super::service::StepFunctions;
+use crate::serve::DropConnection;
 
 /// What every `X-Amz-Target` of this service begins with: by it a port that several services share tells them apart.
 pub const TARGET_PREFIX: &str = "AWSStepFunctions.";
@@ -90,79 +84,84 @@ impl Front {
         })
     }
 
+    /// The service on a port of its own, for [`HttpServer`](crate::serve::HttpServer).
+    pub fn router(&self) -> axum::Router {
+        axum::Router::new().route("/", post(answer)).with_state(self.clone())
+    }
+
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
         tracing::debug!(kind = refusal.kind(), "Step Functions refuses a call");
         refusal.response()
     }
 }
 
-/// A [`Front`] on a port of 127.0.0.1, served by the runtime that started it. It stops when dropped.
-#[derive(Debug)]
-pub struct Server {
-    address: SocketAddr,
-    front: Front,
-    _serving: JoinSet<()>,
+async fn answer(State(front): State<Front>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    front.handle(target, &body).await.unwrap_or_else(DropConnection::response)
 }
 
-impl Server {
-    /// Takes the port (0 is a free one) and serves.
-    ///
-    /// # Errors
-    /// When the port is taken.
-    pub async fn start(front: Front, port: u16) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .await
-            .with_context(|| format!("listen on port {port} of 127.0.0.1"))?;
-        let address = listener.local_addr().context("ask for the port")?;
-        let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, front.clone()));
-        Ok(Self { address, front, _serving: serving })
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stepfunctions::{Options, TaskError, TaskRequest, Tasks};
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
 
-    /// `http://127.0.0.1:PORT`.
-    #[must_use]
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
-    }
+    struct Nobody;
 
-    /// What it serves.
-    #[must_use]
-    pub fn front(&self) -> &Front {
-        &self.front
-    }
-}
-
-async fn serve(listener: TcpListener, front: Front) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => drop(connections.spawn(connection(stream, front.clone()))),
-                Err(error) => tracing::warn!(%error, "accept a connection"),
-            },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a connection's task panicked");
-                }
-            }
+    #[async_trait::async_trait]
+    impl Tasks for Nobody {
+        async fn call(&self, _: TaskRequest) -> Result<Value, TaskError> {
+            Err(TaskError::new("Nobody", "nobody is there"))
         }
     }
-}
 
-async fn connection(stream: TcpStream, front: Front) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let front = front.clone();
-        async move {
-            let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
-            let target = target.unwrap_or_default().to_owned();
-            let body: Bytes = request.into_body().collect().await.context("read the request")?.to_bytes();
-            // An error ends the connection without an answer.
-            front.handle(&target, &body).await.context("hang up, as the script says")
+    async fn asked(target: &str, body: &Value) -> (u16, Value) {
+        let front = Front::new(StepFunctions::new(Options::default(), Arc::new(Nobody)));
+        let response = front.handle(target, body.to_string().as_bytes()).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/x-amz-json-1.0");
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn refusals_are_written_as_aws_writes_them() {
+        let (status, body) = asked("AWSStepFunctions.SendTaskHeartbeat", &json!({"taskToken": "x"})).await;
+        assert_eq!(status, 400);
+        assert_eq!(
+            body,
+            json!({
+                "__type": "com.amazonaws.swf.service.v2.model#InvalidToken",
+                "message": "Invalid Token: 'Invalid token'",
+            })
+        );
+        let (_, body) = asked("AWSStepFunctions.SendTaskHeartbeat", &json!({"taskToken": ""})).await;
+        assert_eq!(body["__type"], "com.amazon.coral.validate#ValidationException");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_understood_is_refused() {
+        for (target, body, kind, what) in [
+            ("AWSStepFunctions.RedriveExecution", json!({}), "UnknownOperationException", "RedriveExecution"),
+            ("AmazonSSM.SendCommand", json!({}), "UnknownOperationException", "AmazonSSM.SendCommand"),
+            (
+                "AWSStepFunctions.SendTaskSuccess",
+                json!({"taskToken": "x"}),
+                "SerializationException",
+                "`output`",
+            ),
+            (
+                "AWSStepFunctions.StartExecution",
+                json!({"stateMachineArn": "arn:aws:x", "title": "x"}),
+                "SerializationException",
+                "`title`",
+            ),
+        ] {
+            let (status, answer) = asked(target, &body).await;
+            assert_eq!(status, 400);
+            assert_eq!(answer["__type"], format!("com.amazon.coral.service#{kind}"));
+            assert!(answer["message"].as_str().unwrap().contains(what), "{answer}");
         }
-    });
-    let served =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended early");
     }
 }

@@ -1,8 +1,8 @@
 //! Answers and refusals as AWS writes them.
 
 use axum::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::stepfunctions::faults::Operation;

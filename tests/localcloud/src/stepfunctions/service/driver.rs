@@ -1,11 +1,11 @@
 //! Carries out what a machine wants: makes its calls, keeps its timers, writes its history.
 //!
 //! Every call and every timer is a task of one `JoinSet`: they end with the service. A panic in a call is kept, and raised again in
-//! whoever next asks the service for anything.
+//! whoever asks the service for anything from then on: a test that waits for an execution ends there.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
@@ -24,7 +24,8 @@ pub(super) struct Driver {
     jobs: Mutex<JoinSet<()>>,
     /// Told after every step.
     changed: watch::Sender<()>,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// What the first call that panicked said.
+    panicked: OnceLock<String>,
 }
 
 impl Driver {
@@ -35,14 +36,14 @@ impl Driver {
             store: Mutex::new(store),
             jobs: Mutex::default(),
             changed: watch::Sender::new(()),
-            panic: Mutex::default(),
+            panicked: OnceLock::new(),
         })
     }
 
     /// Works on what is remembered. A panic of a call comes out here.
     pub(super) fn with_store<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
-        if let Some(payload) = lock(&self.panic).take() {
-            std::panic::resume_unwind(payload);
+        if let Some(message) = self.panicked.get() {
+            panic!("a task of the embedded Step Functions panicked: {message}");
         }
         work(&mut lock(&self.store))
     }
@@ -85,7 +86,10 @@ impl Driver {
                         job.abort();
                     }
                 }
-                Effect::Record(event) => run.history.push(event),
+                Effect::Record(event) => {
+                    tracing::debug!(execution = run.shown.name, ?event);
+                    run.history.push(event);
+                }
                 Effect::Finish(outcome) => finish(run, now, outcome),
             }
         }
@@ -129,11 +133,17 @@ impl Driver {
             if let Err(payload) = AssertUnwindSafe(job).catch_unwind().await
                 && let Some(driver) = driver.upgrade()
             {
-                *lock(&driver.panic) = Some(payload);
+                driver.panicked.get_or_init(|| message(payload.as_ref()));
                 driver.changed.send_replace(());
             }
         })
     }
+}
+
+/// What a panic said.
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)").to_owned()
 }
 
 fn finish(run: &mut Run, now: jiff::Timestamp, outcome: Outcome) {

@@ -25,17 +25,17 @@ const DEFAULT_PAGE: u32 = 100;
 /// A limit that was broken.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Limit {
-    ShorterOrEqual(usize),
-    LongerOrEqual(usize),
-    LessOrEqual(u32),
+    Longest(usize),
+    Shortest(usize),
+    Most(u32),
 }
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ShorterOrEqual(most) => write!(f, "length less than or equal to {most}"),
-            Self::LongerOrEqual(least) => write!(f, "length greater than or equal to {least}"),
-            Self::LessOrEqual(most) => write!(f, "value less than or equal to {most}"),
+            Self::Longest(most) => write!(f, "length less than or equal to {most}"),
+            Self::Shortest(least) => write!(f, "length greater than or equal to {least}"),
+            Self::Most(most) => write!(f, "value less than or equal to {most}"),
         }
     }
 }
@@ -43,9 +43,9 @@ impl fmt::Display for Limit {
 pub(super) fn length(field: &str, text: &str, least: usize, most: usize) -> Result<(), ApiError> {
     let length = text.chars().count();
     if length > most {
-        Err(ApiError::validation(field, Limit::ShorterOrEqual(most)))
+        Err(ApiError::validation(field, Limit::Longest(most)))
     } else if length < least {
-        Err(ApiError::validation(field, Limit::LongerOrEqual(least)))
+        Err(ApiError::validation(field, Limit::Shortest(least)))
     } else {
         Ok(())
     }
@@ -63,7 +63,7 @@ pub(super) fn failure(error: Option<&str>, cause: Option<&str>) -> Result<(), Ap
 /// Payloads are measured in bytes.
 pub(super) fn payload(field: &str, text: &str) -> Result<(), ApiError> {
     if text.len() > DATA_LIMIT {
-        return Err(ApiError::validation(field, Limit::ShorterOrEqual(DATA_LIMIT)));
+        return Err(ApiError::validation(field, Limit::Longest(DATA_LIMIT)));
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ pub(super) fn arn(field: &str, arn: &str) -> Result<(), ApiError> {
 pub(super) fn page_size(most: Option<u32>) -> Result<usize, ApiError> {
     let size = match most.unwrap_or_default() {
         0 => DEFAULT_PAGE,
-        size if size > PAGE => return Err(ApiError::validation("maxResults", Limit::LessOrEqual(PAGE))),
+        size if size > PAGE => return Err(ApiError::validation("maxResults", Limit::Most(PAGE))),
         size => size,
     };
     Ok(usize::try_from(size).unwrap_or(usize::MAX))

@@ -1,5 +1,6 @@
 //! The service: what the API does, without HTTP.
 
+mod callbacks;
 mod driver;
 mod error;
 mod limits;
@@ -23,8 +24,8 @@ use self::driver::Driver;
 use self::store::{Run, Store};
 use super::asl::{Definition, DefinitionError};
 use super::clock::Clock;
-use super::machine::{self, About, Event, Failure, HeartbeatError, HistoryEvent, Supply, TaskToken};
-use super::supply::{Draws, TOKEN_PREFIX};
+use super::machine::{self, About, Event, Failure, HeartbeatError, HistoryEvent, Supply};
+use super::supply::Draws;
 use super::tasks::Tasks;
 
 /// How a service is set up.
@@ -284,41 +285,6 @@ impl StepFunctions {
         })
     }
 
-    /// `SendTaskSuccess`. `output` is a JSON text.
-    ///
-    /// # Errors
-    /// When the task does not wait for this token any more, or never did; when the output is too long or no JSON.
-    pub fn send_task_success(&self, token: &str, output: &str) -> Result<(), ApiError> {
-        limits::payload("output", output)?;
-        self.send(token, || {
-            let output = serde_json::from_str(output).map_err(ApiError::invalid_output)?;
-            Ok(move |token| Event::TokenSucceeded { token, output })
-        })
-    }
-
-    /// `SendTaskFailure`. Both may be left out; then a Catch gets `null`.
-    ///
-    /// # Errors
-    /// When the task does not wait for this token any more, or never did; when error or cause are too long.
-    pub fn send_task_failure(
-        &self,
-        token: &str,
-        error: Option<&str>,
-        cause: Option<&str>,
-    ) -> Result<(), ApiError> {
-        limits::failure(error, cause)?;
-        let (error, cause) = (error.map(str::to_owned), cause.map(str::to_owned));
-        self.send(token, || Ok(move |token| Event::TokenFailed { token, error, cause }))
-    }
-
-    /// `SendTaskHeartbeat`.
-    ///
-    /// # Errors
-    /// When the task does not wait for this token any more, or never did.
-    pub fn send_task_heartbeat(&self, token: &str) -> Result<(), ApiError> {
-        self.send(token, || Ok(|token| Event::Heartbeat { token }))
-    }
-
     /// Waits until an execution has ended.
     ///
     /// # Errors
@@ -356,31 +322,6 @@ impl StepFunctions {
     /// this service, which would otherwise keep each other alive.
     pub fn halt(&self) {
         self.driver.halt();
-    }
-
-    fn send<E: FnOnce(TaskToken) -> Event>(
-        &self,
-        token: &str,
-        event: impl FnOnce() -> Result<E, ApiError>,
-    ) -> Result<(), ApiError> {
-        limits::token(token)?;
-        let token = TaskToken::new(token);
-        self.driver.with_store(|store| {
-            let Some(arn) = store.tokens.get(&token).cloned() else {
-                let well_formed = token.reveal().starts_with(TOKEN_PREFIX);
-                return Err(if well_formed {
-                    ApiError::task_does_not_exist()
-                } else {
-                    ApiError::invalid_token()
-                });
-            };
-            if !store.runs.get(&arn).is_some_and(|run| run.machine.awaits(&token)) {
-                return Err(ApiError::task_timed_out());
-            }
-            let event = event()?(token);
-            self.driver.step(store, &arn, event);
-            Ok(())
-        })
     }
 
     fn arn(&self, kind: &str, name: &str) -> String {

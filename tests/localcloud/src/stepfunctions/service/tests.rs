@@ -315,11 +315,14 @@ async fn lists_come_in_pages() {
 async fn a_panic_of_a_function_comes_out_where_somebody_waits() {
     let bench = bench(calls("panic", json!({})));
     let arn = bench.start("{}");
-    let service = bench.service.clone();
-    let mut waiting = tokio::task::JoinSet::new();
-    waiting.spawn(async move { service.ended(&arn).await });
-    let error = waiting.join_next().await.unwrap().unwrap_err();
-    assert!(error.is_panic());
+    for _ in 0..2 {
+        let (service, arn) = (bench.service.clone(), arn.clone());
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(async move { service.ended(&arn).await });
+        let payload = waiting.join_next().await.unwrap().unwrap_err().into_panic();
+        let message = payload.downcast_ref::<String>().unwrap();
+        assert!(message.contains("the function panicked"), "{message}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -221,7 +221,13 @@ async fn a_worker_that_is_never_heard_fails_the_execution_after_two_retries() {
         .on(Operation::GetCommandInvocation)
         .times(u64::MAX)
         .inject(Effect::AccessDenied);
-    fails(&flow, "States.Timeout", 3, &[]).await;
+    let execution = flow.run(json!({})).await;
+    let texts =
+        ["nothing was heard in time", "States.Timeout", "hint: docs/operations.md, The worker is not heard"];
+    flow.is_failure(&execution, "HostUnreachable", &texts);
+    assert_eq!(flow.errors(&execution.arn), ["States.Timeout"; 3]);
+    flow.fixture.assert_nothing_left().await;
+    flow.assert_put_away().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,126 @@
+//! The same scenarios on two engines: the embedded Step Functions, and moto's (LocalStack's interpreter), which others wrote and recorded against AWS.
+//! Definition, Lambdas, document and worker are the same; only who runs the states differs. Status, error name and the kinds of history events must be equal,
+//! but for what `tests/cross-check/README.md` lists.
+//!
+//! `CROSS_CHECK_PYTHON` names a Python that has `tests/cross-check/requirements.txt`; without it every test fails. `.ci/run` installs one.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod engine;
+mod scenario;
+
+use localcloud::lambda::{Effect, FunctionError};
+use serde_json::json;
+
+use self::scenario::{Run, compare};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_published() {
+    let ended = compare(async |run: Run| run.execution(json!({})).await).await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "BackedUp"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_backed_up_is_not_backed_up_again() {
+    let ended = compare(async |run: Run| {
+        run.mark("b1").await;
+        run.execution(json!({ "trigger": "marker" })).await;
+        run.execution(json!({ "trigger": "marker" })).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "AlreadyBackedUp"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_a_function_is_notified_and_keeps_its_name() {
+    let ended = compare(async |run: Run| run.execution(json!({ "trigger": "marker" })).await).await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("IndexingIncomplete")));
+    assert!(ended.states.contains(&"NotifyFailure".to_owned()), "{:?}", ended.states);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_is_no_object_is_refused() {
+    let ended = compare(async |run: Run| run.execution(json!(["docs"])).await).await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("ConfigInvalid")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_throws_before_it_hands_over_fails_the_callback_at_once() {
+    let ended = compare(async |run: Run| {
+        let error = FunctionError::new("LowDisk", "scripted");
+        run.workflow.lambda.faults().on("trigger-snapshot".to_owned()).inject(Effect::Fail(error));
+        run.execution(json!({})).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("LowDisk")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_throttled_function_is_invoked_again() {
+    let ended = compare(async |run: Run| {
+        run.workflow.lambda.faults().on("publish-manifest".to_owned()).inject(Effect::Throttle);
+        run.execution(json!({})).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "BackedUp"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_worker_says_of_its_failure_is_the_executions() {
+    let ended = compare(async |run: Run| {
+        run.spoil_the_key();
+        run.execution(json!({})).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("QdrantUnauthorized")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_loses_its_heartbeat_and_the_retry_goes_on() {
+    let ended = compare(async |run: Run| {
+        run.let_the_upload_hang();
+        let execution = run.begin(json!({})).await;
+        run.kill_the_worker_in("TriggerSnapshot", &execution).await;
+        run.ended(&execution).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "BackedUp"));
+    assert!(ended.events.contains(&"TaskTimedOut".to_owned()), "{:?}", ended.events);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_busy_is_waited_for() {
+    let ended = compare(async |run: Run| {
+        let lock = run.hold_the_host();
+        let execution = run.begin(json!({})).await;
+        run.entered("WaitForHost", &execution).await;
+        drop(lock);
+        run.ended(&execution).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "BackedUp"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_looks_like_damage_is_held_back() {
+    let ended = compare(async |run: Run| {
+        run.execution(json!({})).await;
+        run.delete_a_collection().await;
+        run.execution(json!({})).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("Suspicious")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_execution_that_is_stopped_is_aborted() {
+    let ended = compare(async |run: Run| {
+        run.let_the_upload_hang();
+        let execution = run.begin(json!({})).await;
+        run.entered("TriggerSnapshot", &execution).await;
+        run.stop(&execution).await;
+        run.ended(&execution).await
+    })
+    .await;
+    assert_eq!(ended.status, "ABORTED");
+}
