@@ -34,7 +34,7 @@ async fn an_input_that_is_not_understood_is_told_what_is_wrong_and_changes_nothi
         (event, ["`Object Created` of `aws.s3`", "give the rule's target an input of its own"]),
     ] {
         let execution = flow.run(input.clone()).await;
-        flow.is_failure(&execution, "ConfigInvalid", &texts);
+        flow.has_failed(&execution, "ConfigInvalid", &texts);
         assert_eq!(flow.states(&execution.arn), ["Begin", "Decide", "NotifyFailure", "Failed"], "{input}");
     }
     assert_eq!(flow.workflow.sns.messages().len(), 6);
@@ -47,7 +47,7 @@ async fn a_marker_that_is_missing_old_or_backed_up_makes_no_backup() {
     let flow = Flow::eager().await;
     let by_marker = json!({ "trigger": "marker" });
     let missing = flow.run(by_marker.clone()).await;
-    flow.is_failure(
+    flow.has_failed(
         &missing,
         "IndexingIncomplete",
         &[
@@ -67,7 +67,7 @@ async fn a_marker_that_is_missing_old_or_backed_up_makes_no_backup() {
 
     flow.mark("batch-1", "2026-11-22T05:00:00Z").await;
     let older = flow.run(by_marker).await;
-    flow.is_failure(
+    flow.has_failed(
         &older,
         "IndexingIncomplete",
         &[
@@ -172,7 +172,7 @@ async fn writes_that_do_not_end_fail_after_three_retries_and_what_was_tried_leav
         via: Via::Rest,
     });
     let execution = flow.run(json!({})).await;
-    flow.is_failure(&execution, "NotQuiesced", &["collection `notes`", "hint: "]);
+    flow.has_failed(&execution, "NotQuiesced", &["collection `notes`", "hint: "]);
     assert_eq!(flow.errors(&execution.arn), ["NotQuiesced"; 4]);
     assert_eq!(
         flow.states(&execution.arn),
@@ -205,7 +205,7 @@ async fn two_of_the_same_second_that_want_different_things_do_not_get_each_other
                 "exists with other collections than asked for",
                 "hint: two executions were started in the same second",
             ];
-            flow.is_failure(&whole, "ManifestConflict", &texts);
+            flow.has_failed(&whole, "ManifestConflict", &texts);
         }
         other => panic!("{other:?}\n{}", flow.logs()),
     }
@@ -222,7 +222,7 @@ async fn a_store_that_does_not_answer_is_not_taken_for_a_missing_marker() {
     let marker = protocol::key::DEFAULT_SUCCESS_MARKER;
     faults.deny(Operation::GetObject, marker);
     let denied = flow.run(by_marker.clone()).await;
-    flow.is_failure(&denied, "StoreUnavailable", &["AccessDenied", marker, "hint: "]);
+    flow.has_failed(&denied, "StoreUnavailable", &["AccessDenied", marker, "hint: "]);
     assert_eq!(flow.errors(&denied.arn), ["StoreUnavailable"; 5]);
     assert!(flow.workflow.ssm.commands().is_empty());
 
@@ -243,7 +243,7 @@ async fn a_pointer_that_cannot_be_read_hinders_no_backup_and_is_not_replaced_by_
     let pointer = s3.put_object().bucket(localcloud::cloud::BUCKET).key(protocol::key::POINTER);
     pointer.body(b"{}".to_vec().into()).send().await.unwrap();
     let execution = flow.run(json!({ "trigger": "marker" })).await;
-    flow.is_failure(
+    flow.has_failed(
         &execution,
         "ManifestInvalid",
         &["latest_qdrant_backup.manifest.json", "hint: ", "--force"],

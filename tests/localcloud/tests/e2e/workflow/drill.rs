@@ -12,7 +12,7 @@ use localcloud::{
 };
 use serde_json::{Value, json};
 
-use super::harness::{Flow, in_words};
+use super::{harness::Flow, outcome::in_words};
 use crate::harness::Fixture;
 
 /// The staging host's instance id.

@@ -1,18 +1,21 @@
 //! A cloud with everything around it, and short words for what happens to executions.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use localcloud::{
+    s3::{Effect, Operation},
     ssm::HostOptions,
-    stepfunctions::{
-        Effect, Execution, Operation, Status,
-        machine::{Failure, HistoryEvent},
-    },
+    stepfunctions::{Execution, Status},
     workflow::{INSTANCE, TAG, Workflow, WorkflowOptions},
 };
+use protocol::task::parameter;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::Fixture;
+use crate::harness::{Fixture, until};
 
 /// How long an execution of a test may take, whatever happens to it.
 const BOUND: Duration = Duration::from_secs(120);
@@ -111,128 +114,153 @@ impl Flow {
     }
 }
 
-/// For tests of what happens on AWS's side.
+/// How a fault is given that outlasts every test.
+pub(crate) const NEVER: Duration = Duration::from_secs(300);
+
+/// By how much the worker of [`Flow::impatient`] waits shorter than a real one. Its grace period is 6 s then, and so is the deadline of an upload.
+const IMPATIENT: u32 = 150;
+
+/// What happens to workers.
 impl Flow {
-    /// A cloud with the data of [`Fixture::small`], in which nothing waits for longer than it must.
-    pub(crate) async fn eager() -> Self {
-        let options = WorkflowOptions { eager: true, unseen_calls: 0, ..WorkflowOptions::default() };
-        Self::around(Fixture::small().await, &options)
-    }
-
-    /// Registers the host anew, with something about it changed. It has neither commands nor processes of before.
-    pub(crate) fn change_host(&self, change: impl FnOnce(&mut HostOptions)) {
-        let options = self.host(INSTANCE, change);
-        self.workflow.ssm.remove_host(INSTANCE).unwrap();
-        self.workflow.ssm.add_host(options).unwrap();
-    }
-
-    /// The host's options under this instance id, changed.
-    pub(crate) fn host(&self, instance_id: &str, change: impl FnOnce(&mut HostOptions)) -> HostOptions {
-        let agent = self.fixture.cloud.dir().join("agent").join(instance_id);
+    /// Lets the waits of workers on the host end sooner than those of Step Functions.
+    pub(crate) fn impatient(self) -> Self {
+        let ssm = &self.workflow.ssm;
+        let mut options = HostOptions::new(INSTANCE, self.fixture.cloud.dir().join("agent/impatient"));
         let (key, value) = TAG.split_once('=').unwrap();
-        let mut options = HostOptions::new(instance_id, agent).tag(key, value);
-        options.env = self.workflow.ssm.environment(INSTANCE).unwrap();
-        change(&mut options);
-        options
+        options = options.tag(key, value);
+        options.env = ssm.environment(INSTANCE).unwrap();
+        options.env.insert("QDRANT_BACKUP_TIME_DIVISOR".to_owned(), IMPATIENT.to_string());
+        ssm.remove_host(INSTANCE).unwrap();
+        ssm.add_host(options).unwrap();
+        self
     }
 
-    /// Runs an execution in which something is done to what is stored before it is published: the worker has finished, and is not heard until then.
-    pub(crate) async fn run_with_a_break(&self, input: Value, act: impl AsyncFnOnce(&Self)) -> Execution {
-        let faults = self.workflow.step_functions.faults();
-        // The first is the answer to quiescence.
-        faults.on(Operation::SendTaskSuccess).nth(2).times(u64::MAX).inject(Effect::Throttled);
-        let execution = self.start(input);
-        let tasks = self.fixture.cloud.work_dir().join("tasks");
-        let id = self.backup_of(&self.workflow.service().describe_execution(&execution).unwrap());
-        let result = tasks.join(format!("backup-{id}")).join("result.json");
-        crate::harness::until(|| result.exists()).await;
-        act(self).await;
-        faults.clear();
-        self.ended(&execution).await
+    /// Starts an execution whose upload stands still for `stall`, and waits until it does. Nothing else happens to it in that time.
+    pub(crate) async fn uploading(&self, stall: Duration) -> String {
+        self.fixture.cloud.s3.faults().on(Operation::UploadPart).part(1).inject(Effect::Stall(stall));
+        let execution = self.start(json!({}));
+        self.fixture.until_asked(Operation::UploadPart).await;
+        execution
     }
 
-    /// Fails unless an execution failed with this error, in words that have all of these, and somebody was told the same.
-    pub(crate) fn is_failure(&self, execution: &Execution, error: &str, texts: &[&str]) -> String {
-        let Failure { error: found, cause } = &execution.failure;
-        let cause = cause.clone().unwrap_or_default();
-        assert_eq!(execution.status, Status::Failed, "{}", self.logs());
-        assert_eq!(found.as_deref(), Some(error), "{cause}\n{}", self.logs());
-        let shown = in_words(&cause);
-        for text in texts {
-            assert!(shown.contains(text), "`{text}` is not in: {shown}");
-        }
-        let handbook = include_str!("../../../../../docs/operations.md");
-        let mut headings = handbook.lines().filter_map(|line| line.strip_prefix("### "));
-        let has = headings.any(|heading| heading.split([' ', ',']).any(|word| word == error));
-        assert!(has, "docs/operations.md has no heading {error}");
-        let states = self.states(&execution.arn);
-        assert_eq!(states[states.len() - 2..], ["NotifyFailure", "Failed"]);
-        let name = &execution.name;
-        let told = format!(
-            "Execution {name} of qdrant-backup failed with {error}: {cause} (what it means and what to do: docs/operations.md, heading {error})"
-        );
-        let messages = self.workflow.sns.messages();
-        let mine = messages.iter().filter(|message| message.text.contains(name.as_str()));
-        let texts: Vec<&str> = mine.map(|message| message.text.as_str()).collect();
-        assert_eq!(texts, [told]);
-        shown
-    }
-
-    /// How often a state was retried and went on by itself: by the errors of its failed attempts.
-    pub(crate) fn errors(&self, execution: &str) -> Vec<String> {
-        let history = self.workflow.service().history(execution).unwrap();
-        let details = ["taskFailedEventDetails", "taskTimedOutEventDetails"];
-        let errors = history.iter().map(HistoryEvent::to_json).filter_map(|event| {
-            details.iter().find_map(|name| event[*name]["error"].as_str().map(str::to_owned))
-        });
-        errors.collect()
-    }
-
-    /// The id of an execution's backup: the second of its start.
-    pub(crate) fn backup_of(&self, execution: &Execution) -> String {
-        execution.started_at.strftime("%Y%m%dT%H%M%SZ").to_string()
-    }
-
-    /// The ids of the backups that have a manifest, oldest first.
-    pub(crate) async fn published(&self) -> Vec<String> {
-        let keys = self.fixture.keys().await.into_iter();
-        let ids = keys.filter_map(|key| {
-            let name = key.strip_prefix("qdrant/manifests/")?.strip_suffix(".json")?;
-            Some(name.to_owned())
-        });
-        ids.collect()
-    }
-
-    /// Fails unless the host is as a backup that ended leaves it: free, nothing unfinished, no snapshot, no upload.
-    pub(crate) async fn assert_put_away(&self) {
-        self.assert_free().await;
-        let unfinished = self.fixture.cloud.work_dir().join("unfinished/backup.json");
-        assert!(!unfinished.exists(), "an unfinished backup stays");
-        assert_eq!(self.fixture.snapshot_files(), Vec::<std::path::PathBuf>::new(), "a snapshot stays");
-        assert_eq!(self.fixture.uploads().await, 0, "a multipart upload stays");
-    }
-
-    /// Fails unless the host's lock can be had, and no token is kept. A worker that was just heard may need a moment to leave.
-    pub(crate) async fn assert_free(&self) {
-        let work_dir = self.fixture.cloud.work_dir();
-        let lock = work_dir.join("lock");
-        if !lock.exists() {
-            return;
-        }
-        crate::harness::until(|| fs_err::File::open(&lock).unwrap().file().try_lock().is_ok()).await;
-        let kept = || {
-            let files = crate::harness::files_below(&work_dir).into_iter();
-            let mut tokens =
-                files.filter(|file| file.extension().is_some_and(|extension| extension == "token"));
-            tokens.any(|file| !fs_err::read(file).unwrap().is_empty())
+    /// The worker that holds the host's lock for the task `kind`. Waits for it.
+    pub(crate) async fn worker(&self, kind: &str) -> Pid {
+        let lock = self.fixture.cloud.work_dir().join("lock");
+        let holder = || {
+            let text = fs_err::read_to_string(&lock).ok()?;
+            let number = text.strip_prefix(&format!("task {kind}-"))?.split("(process ").nth(1)?;
+            Pid::from_raw(number.trim_end().strip_suffix(')')?.parse().ok()?)
         };
-        crate::harness::until(|| !kept()).await;
+        until(|| holder().is_some_and(|pid| self.workers().contains(&pid))).await;
+        holder().unwrap()
+    }
+
+    /// The workers that run on the host, whatever it is called.
+    pub(crate) fn workers(&self) -> Vec<Pid> {
+        let ours = format!("QDRANT_BACKUP_WORK_DIR={}", self.fixture.cloud.work_dir().display());
+        let is_ours = |process: &Path| {
+            let has = |file, is: &dyn Fn(&[u8]) -> bool| {
+                fs_err::read(process.join(file)).is_ok_and(|text| text.split(|byte| *byte == 0).any(is))
+            };
+            has("environ", &|pair| pair == ours.as_bytes()) && has("cmdline", &|argument| argument == b"task")
+        };
+        let pids = fs_err::read_dir("/proc").unwrap().filter_map(|entry| {
+            let process = entry.ok()?.path();
+            let pid = Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)?;
+            is_ours(&process).then_some(pid)
+        });
+        pids.collect()
+    }
+
+    /// Waits until no worker is left; then the lock is free, and no token is on the disk.
+    pub(crate) async fn assert_host_is_free(&self) {
+        until(|| self.workers().is_empty()).await;
+        let lock = fs_err::File::open(self.fixture.cloud.work_dir().join("lock")).unwrap();
+        lock.file().try_lock().unwrap();
+        assert_eq!(self.tokens_on_disk(), Vec::<PathBuf>::new(), "a token stays on the disk");
+    }
+
+    /// The files of the host that hold a token, whether it is of use or not.
+    pub(crate) fn tokens_on_disk(&self) -> Vec<PathBuf> {
+        let tokens = self.tokens();
+        let holds = |path: &PathBuf| {
+            let text = String::from_utf8_lossy(&fs_err::read(path).unwrap()).into_owned();
+            tokens.iter().any(|token| text.contains(token))
+        };
+        crate::harness::files_below(&self.fixture.cloud.work_dir()).into_iter().filter(holds).collect()
+    }
+
+    /// Every token that was sent to a host, in order.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        let commands = self.workflow.ssm.commands();
+        commands.iter().map(|command| command.parameters[parameter::TASK_TOKEN][0].clone()).collect()
+    }
+
+    /// How the attempts of a state have ended, in order: `done`, the name of an error, or `open`.
+    pub(crate) fn attempts(&self, execution: &str, state: &str) -> Vec<String> {
+        let history = self.workflow.service().history(execution).unwrap();
+        let (mut attempts, mut within) = (Vec::new(), false);
+        for event in history.iter().map(|event| event.to_json()) {
+            if let Some(name) = event["stateEnteredEventDetails"]["name"].as_str() {
+                within = name == state;
+            }
+            let error = |details: &str| event[details]["error"].as_str().unwrap_or("(none)").to_owned();
+            let ended = match event["type"].as_str().unwrap() {
+                "TaskScheduled" if within => {
+                    attempts.push("open".to_owned());
+                    continue;
+                }
+                "TaskSucceeded" if within => "done".to_owned(),
+                "TaskFailed" if within => error("taskFailedEventDetails"),
+                "TaskTimedOut" if within => error("taskTimedOutEventDetails"),
+                _other => continue,
+            };
+            *attempts.last_mut().unwrap() = ended;
+        }
+        attempts
+    }
+
+    /// Waits until the attempts of a state have come to this.
+    pub(crate) async fn until_attempts(&self, execution: &str, state: &str, expected: &[&str]) {
+        until(|| self.attempts(execution, state) == expected).await;
+    }
+
+    /// The keys of all archives in the bucket.
+    pub(crate) async fn archives(&self) -> Vec<String> {
+        self.fixture.keys().await.into_iter().filter(|key| key.ends_with(".tar.zst")).collect()
+    }
+
+    /// Fails unless an execution backed up what there is: its backup is published, its archive is the only one, and nothing is left of the way there.
+    pub(crate) async fn is_the_only_backup(&self, execution: &Execution) {
+        assert_eq!(self.is_success(execution), "BackedUp");
+        let archives = self.archives().await;
+        assert_eq!(archives.len(), 1, "{archives:?}");
+        let manifest = self.fixture.ok("show").await;
+        assert_eq!(manifest["key"], archives[0]);
+        assert_eq!(self.fixture.pointer().await.as_deref(), manifest["backup_id"].as_str());
+        assert_eq!(self.fixture.uploads().await, 0, "a multipart upload stays");
+        assert_eq!(self.fixture.snapshot_files(), Vec::<PathBuf>::new(), "a snapshot stays");
+        assert!(!self.fixture.cloud.work_dir().join("unfinished").exists(), "the journal stays");
+        assert_eq!(self.workflow.sns.messages(), [], "a success is told as a failure");
+    }
+
+    /// Fails unless an execution failed with this error, and says these texts to whoever looks at it and to whoever is notified.
+    pub(crate) fn is_failure(&self, execution: &Execution, error: &str, texts: &[&str]) {
+        assert_eq!(execution.status, Status::Failed, "{}", self.logs());
+        assert_eq!(execution.failure.error.as_deref(), Some(error), "{:?}", execution.failure);
+        let messages = self.workflow.sns.messages();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        let cause = execution.failure.cause.as_deref().unwrap_or_default();
+        for (said, by) in [(cause, "the execution"), (&messages[0].text, "the notification")] {
+            for text in texts {
+                assert!(said.contains(text), "{by} does not say `{text}`: {said}");
+            }
+        }
+        assert!(messages[0].text.contains(error), "{messages:?}");
     }
 }
 
-/// What a cause says: a function's is the JSON of its error, as AWS passes it on.
-pub(crate) fn in_words(cause: &str) -> String {
-    let parsed: Option<Value> = serde_json::from_str(cause).ok();
-    let message = parsed.and_then(|parsed| parsed["errorMessage"].as_str().map(str::to_owned));
-    message.unwrap_or_else(|| cause.to_owned())
+/// Sends a signal to a worker.
+pub(crate) fn signal(worker: Pid, signal: Signal) {
+    kill_process(worker, signal).unwrap();
 }

@@ -137,7 +137,7 @@ async fn a_function_that_is_throttled_for_ever_fails_the_execution_by_name() {
         let flow = Flow::eager().await;
         flow.workflow.lambda.set_reserved_concurrency(function.name(), Some(0)).unwrap();
         let execution = flow.run(json!({})).await;
-        flow.is_failure(&execution, "Lambda.TooManyRequestsException", &["rate exceeded"]);
+        flow.has_failed(&execution, "Lambda.TooManyRequestsException", &["rate exceeded"]);
         assert_eq!(flow.errors(&execution.arn), ["Lambda.TooManyRequestsException"; 7]);
         assert_eq!(flow.fixture.pointer().await, None);
         assert_eq!(flow.published().await, [""; 0]);

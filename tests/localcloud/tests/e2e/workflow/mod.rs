@@ -4,6 +4,7 @@ mod decisions;
 mod drill;
 mod harness;
 mod lambda_faults;
+mod outcome;
 mod publication;
 mod secrets;
 mod ssm_faults;

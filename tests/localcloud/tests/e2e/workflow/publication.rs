@@ -101,7 +101,7 @@ async fn what_looks_like_damage_is_held_back_until_somebody_says_force() {
     flow.fixture.client().call(reqwest::Method::DELETE, "/collections/notes", None).await.unwrap();
     next_second().await;
     let suspicious = flow.run(json!({})).await;
-    flow.is_failure(
+    flow.has_failed(
         &suspicious,
         "Suspicious",
         &[
@@ -148,7 +148,7 @@ async fn an_archive_that_is_gone_or_short_is_not_published() {
             flow.fixture.cloud.s3.remove(BUCKET, &key(flow, ".tar.zst").await).unwrap();
         })
         .await;
-    flow.is_failure(&gone, "ManifestMissing", &[".tar.zst", "hint: "]);
+    flow.has_failed(&gone, "ManifestMissing", &[".tar.zst", "hint: "]);
     nothing_is_published(&flow).await;
 
     let flow = Flow::eager().await;
@@ -157,7 +157,7 @@ async fn an_archive_that_is_gone_or_short_is_not_published() {
             flow.fixture.cloud.s3.truncate(BUCKET, &key(flow, ".tar.zst").await, 1000).unwrap();
         })
         .await;
-    flow.is_failure(&short, "ChecksumMismatch", &[".tar.zst", "1000", "hint: "]);
+    flow.has_failed(&short, "ChecksumMismatch", &[".tar.zst", "1000", "hint: "]);
     nothing_is_published(&flow).await;
 }
 
@@ -169,7 +169,7 @@ async fn a_manifest_that_the_host_did_not_hand_over_is_not_believed() {
             flow.fixture.cloud.s3.remove(BUCKET, &handed_over(flow).await).unwrap();
         })
         .await;
-    flow.is_failure(
+    flow.has_failed(
         &gone,
         "ManifestMissing",
         &["which the host says that it has stored", "hint: see who else may write"],
@@ -184,7 +184,7 @@ async fn a_manifest_that_the_host_did_not_hand_over_is_not_believed() {
             write(flow, &manifest, text.replace("60", "61").into_bytes()).await;
         })
         .await;
-    flow.is_failure(
+    flow.has_failed(
         &other,
         "ChecksumMismatch",
         &["has the SHA-256", "and the host stored", "hint: see who else may write"],
@@ -222,7 +222,7 @@ async fn a_store_that_never_takes_the_manifest_fails_the_execution_and_the_archi
             flow.fixture.cloud.s3.faults().deny(Operation::PutObject, "qdrant/manifests/");
         })
         .await;
-    flow.is_failure(&execution, "StoreUnavailable", &["AccessDenied", "qdrant/manifests/", "hint: "]);
+    flow.has_failed(&execution, "StoreUnavailable", &["AccessDenied", "qdrant/manifests/", "hint: "]);
     let errors = flow.errors(&execution.arn);
     assert_eq!(errors.iter().filter(|error| *error == "StoreUnavailable").count(), 7, "{errors:?}");
     assert!(key(&flow, ".tar.zst").await.contains(&flow.backup_of(&execution)));

@@ -138,13 +138,13 @@ async fn run(flow: &Flow) -> [Execution; 3] {
     assert_eq!(flow.is_success(&retried), "BackedUp");
     flow.fixture.cloud.s3.faults().deny(s3::Operation::CreateMultipartUpload, "");
     let failed = flow.run(json!({})).await;
-    flow.is_failure(&failed, "StoreUnavailable", &[]);
+    flow.has_failed(&failed, "StoreUnavailable", &[]);
     flow.fixture.cloud.s3.faults().clear();
     flow.change_host(|host| {
         host.env.insert("PATH".to_owned(), "/usr/bin:/bin".to_owned());
     });
     let unfit = flow.run(json!({})).await;
-    flow.is_failure(&unfit, "HostUnreachable", &[]);
+    flow.has_failed(&unfit, "HostUnreachable", &[]);
     [retried, failed, unfit]
 }
 

@@ -25,7 +25,7 @@ async fn survives(flow: &Flow) -> Vec<String> {
 /// A backup that fails with this error and leaves nothing anywhere.
 async fn fails(flow: &Flow, error: &str, attempts: usize, texts: &[&str]) {
     let execution = flow.run(json!({})).await;
-    flow.is_failure(&execution, error, texts);
+    flow.has_failed(&execution, error, texts);
     assert_eq!(flow.errors(&execution.arn), vec![error; attempts]);
     flow.fixture.assert_nothing_left().await;
     flow.assert_put_away().await;
@@ -224,7 +224,7 @@ async fn a_worker_that_is_never_heard_fails_the_execution_after_two_retries() {
     let execution = flow.run(json!({})).await;
     let texts =
         ["nothing was heard in time", "States.Timeout", "hint: docs/operations.md, The worker is not heard"];
-    flow.is_failure(&execution, "HostUnreachable", &texts);
+    flow.has_failed(&execution, "HostUnreachable", &texts);
     assert_eq!(flow.errors(&execution.arn), ["States.Timeout"; 3]);
     flow.fixture.assert_nothing_left().await;
     flow.assert_put_away().await;

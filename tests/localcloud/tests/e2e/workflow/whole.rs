@@ -125,6 +125,6 @@ async fn a_partial_backup_has_a_manifest_and_does_not_move_the_pointer() {
     // What may stand for something else on the way there and back: in a document, a shell, a template.
     let odd = "no'where {} $HOME {{ Task }}";
     let missing = flow.run(json!({ "collections": [odd] })).await;
-    flow.is_failure(&missing, "ConfigInvalid", &[odd]);
+    flow.has_failed(&missing, "ConfigInvalid", &[odd]);
     flow.assert_put_away().await;
 }
