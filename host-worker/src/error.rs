@@ -382,7 +382,10 @@ fn of_io(kind: io::ErrorKind) -> FailureKind {
         FailureKind::LowDisk
     } else if matches!(
         kind,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::ReadOnlyFilesystem
     ) {
         FailureKind::ConfigInvalid
     } else {

@@ -64,7 +64,8 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// The name of an execution: 1 to 80 of `[A-Za-z0-9._-]`. Step Functions allows more; names are made by EventBridge or typed, and this much is safe in parameters, logs and metrics.
+/// The name of an execution: 1 to 80 of `[A-Za-z0-9._-]`, the first no dot. Step Functions allows more; names are made by EventBridge or typed, and this much is safe in
+/// parameters, logs, metrics and as the name of a directory, which `..` would not be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ExecutionName(String);
@@ -80,15 +81,23 @@ impl FromStr for ExecutionName {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if (1..=80).contains(&text.len()) && text.bytes().all(plain) {
+        if (1..=80).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with('.') {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidId::new("the name of an execution", "it has 1 to 80 of [A-Za-z0-9._-]", text))
+            Err(InvalidId::new(
+                "the name of an execution",
+                "it has 1 to 80 of [A-Za-z0-9._-] and does not begin with a dot",
+                text,
+            ))
         }
     }
 }
 
-textual_id!(ExecutionName, r"^[A-Za-z0-9._-]{1,80}$", "the name of an execution of a state machine");
+textual_id!(
+    ExecutionName,
+    r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}$",
+    "the name of an execution of a state machine"
+);
 
 /// By which the worker answers Step Functions. Whoever has it can end the task, so it is never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +349,7 @@ mod tests {
             (parameter::BACKUP_ID, "today"),
             (parameter::COLLECTIONS, "a/b"),
             (parameter::EXECUTION, "a b"),
+            (parameter::EXECUTION, ".."),
             (parameter::ENTERED_AT, "now"),
             (parameter::RETRY_COUNT, "-1"),
         ] {

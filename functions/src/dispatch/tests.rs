@@ -256,7 +256,7 @@ proptest! {
         kind in prop::sample::select(TaskKind::ALL.to_vec()),
         n in 0_i64..1_000_000,
         names in names(),
-        execution in "[A-Za-z0-9._-]{1,80}",
+        execution in "[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}",
         nanosecond in 0_i128..4_000_000_000_000_000_000,
         retry_count in 0_u32..=9999,
         token in "[A-Za-z0-9+/=_.-]{1,2048}",

@@ -17,7 +17,7 @@ use super::{
     callback::{Callbacks, MAX_OUTPUT},
     inbox::Inbox,
     timing::Timing,
-    watch::{Answer, Stop, Told, Watch},
+    watch::{Answer, Beat, Stop, Told, Watch},
     work::{Failure, Work},
 };
 use crate::{error::Error, lock::HostLock, pulse::Pulse};
@@ -65,14 +65,28 @@ pub async fn deliver<C: Callbacks, W: Work>(host: &Host<C, W>, envelope: &Envelo
     let inbox = Inbox::of(&host.work_dir, envelope.task, &envelope.execution);
     let pulse = Pulse::default();
     let watch = Watch::new(&host.callbacks, &inbox, host.timing, &pulse, envelope);
+    // Before the lock is taken: what waits for a token to be accepted must not keep others from the host.
+    if inbox.result().is_none() && !watch.introduce(&host.cancel).await {
+        info!(task = %envelope.task, "nobody waits for an answer by this token: nothing is done");
+        inbox.spend(envelope.order);
+        return Delivered::Expired;
+    }
     let turn = turn(host, &inbox, envelope).await;
     let answer = match turn.unwrap_or_else(|error| Turn::Refused(Failure::from(&error))) {
-        Turn::NotNeeded(delivered) => return delivered,
+        Turn::NotNeeded(delivered) => {
+            if delivered != Delivered::HandedOver {
+                inbox.spend(envelope.order);
+            }
+            return delivered;
+        }
         Turn::Done(output) => Answer::Success(output),
         Turn::Refused(failure) => Answer::Failure(failure),
         Turn::Ours(lock) => match worked(host, &inbox, envelope, &watch, &pulse, &lock).await {
             Some(answer) => answer,
-            None => return Delivered::Expired,
+            None => {
+                watch.spend();
+                return Delivered::Expired;
+            }
         },
     };
     // The lock is free by now: a newer token's process finds the result, or does again what failed.
@@ -139,11 +153,9 @@ async fn worked<C: Callbacks, W: Work>(
     if let Err(error) = inbox.take(envelope.order) {
         return Some(Answer::Failure(Failure::from(&error)));
     }
-    watch.beat().await;
-    if watch.is_dead() {
+    if watch.beat().await == Beat::Dead {
         // It was waited for the lock too long, or this is a late delivery of a token that was answered. Nobody waits for the work.
         info!(task = %envelope.task, "the token is not accepted any more: nothing is done");
-        inbox.spend(envelope.order);
         return None;
     }
     let cancel = host.cancel.child_token();

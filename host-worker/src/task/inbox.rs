@@ -56,7 +56,8 @@ impl Inbox {
         Self { task, task_dir, dir }
     }
 
-    /// Keeps an envelope unless a newer one is there. The same one again changes nothing.
+    /// Keeps an envelope unless a newer one is there, and empties older ones: an execution gives out a token when the one before is dead. The same one
+    /// again changes nothing.
     pub fn offer(&self, envelope: &Envelope) -> Result<Offer, Error> {
         if let Some(newest) = self.newest()?.filter(|newest| *newest > envelope.order) {
             return Ok(Offer::Outdated { newest });
@@ -68,22 +69,30 @@ impl Inbox {
         if !path.exists() {
             write_secret(&path, envelope)?;
         }
+        for order in self.orders()?.into_iter().filter(|order| *order < envelope.order) {
+            self.spend(order);
+        }
         Ok(Offer::Newest(path))
     }
 
     /// The greatest order that was delivered.
     pub fn newest(&self) -> Result<Option<TokenOrder>, Error> {
+        Ok(self.orders()?.into_iter().max())
+    }
+
+    /// Every order that was delivered.
+    fn orders(&self) -> Result<Vec<TokenOrder>, Error> {
         let entries = match fs_err::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(local(&self.dir, "list", source)),
         };
-        let mut newest = None;
+        let mut orders = Vec::new();
         for entry in entries {
             let name = entry.map_err(|source| local(&self.dir, "list", source))?.file_name();
-            newest = newest.max(name.to_str().and_then(parse_token_file));
+            orders.extend(name.to_str().and_then(parse_token_file));
         }
-        Ok(newest)
+        Ok(orders)
     }
 
     /// The envelope of this order; `None` when it was answered, or is known to be dead.
@@ -259,6 +268,10 @@ mod tests {
             None,
             "a late delivery does not bring it back"
         );
+        inbox.offer(&envelope(1)).unwrap();
+        inbox.offer(&envelope(2)).unwrap();
+        assert_eq!(inbox.envelope(envelope(1).order).unwrap(), None, "nobody waits for it any more");
+        assert_eq!(inbox.envelope(envelope(2).order).unwrap(), Some(envelope(2)));
     }
 
     #[test]

@@ -31,8 +31,30 @@ pub(super) struct Watch<'a, C> {
 struct Held {
     order: TokenOrder,
     token: TaskToken,
+    /// When it came into this process.
+    since: Instant,
+    /// Whether a call by it was accepted.
+    accepted: bool,
     /// Since when it is known not to be accepted any more.
     dead: Option<Instant>,
+}
+
+impl Held {
+    fn of(envelope: &Envelope) -> Self {
+        let (order, token) = (envelope.order, envelope.token.clone());
+        Self { order, token, since: Instant::now(), accepted: false, dead: None }
+    }
+}
+
+/// What a heartbeat has shown of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// It is accepted, or nobody knows.
+    Goes,
+    /// It is refused, but so soon after its arrival that it may not be known yet.
+    Early,
+    /// It is dead.
+    Dead,
 }
 
 /// Why work is stopped.
@@ -74,29 +96,62 @@ impl<'a, C: Callbacks> Watch<'a, C> {
         pulse: &'a Pulse,
         envelope: &Envelope,
     ) -> Self {
-        let held = Held { order: envelope.order, token: envelope.token.clone(), dead: None };
-        Self { callbacks, inbox, timing, pulse, held: RefCell::new(held) }
+        Self { callbacks, inbox, timing, pulse, held: RefCell::new(Held::of(envelope)) }
     }
 
-    /// Whether the token was refused for good.
-    pub(super) fn is_dead(&self) -> bool {
-        self.held.borrow().dead.is_some()
+    /// Makes the token known before anything is done for it: `false` when it is dead. What else may end the wait is looked at afterwards.
+    pub(super) async fn introduce(&self, cancel: &CancellationToken) -> bool {
+        loop {
+            match self.beat().await {
+                Beat::Goes => return true,
+                Beat::Dead => return false,
+                Beat::Early if cancel.is_cancelled() || self.is_outdated() => return true,
+                Beat::Early => sleep(self.timing.poll).await,
+            }
+        }
+    }
+
+    fn is_outdated(&self) -> bool {
+        let held = self.held.borrow().order;
+        self.inbox.newest().is_ok_and(|newest| newest.is_some_and(|newest| newest > held))
+    }
+
+    /// Empties the envelope of the token that is held, for it is of no use any more.
+    pub(super) fn spend(&self) {
+        self.inbox.spend(self.held.borrow().order);
     }
 
     /// Sends one heartbeat. That Step Functions cannot be reached is no reason to stop: the next one may come through.
-    pub(super) async fn beat(&self) {
+    pub(super) async fn beat(&self) -> Beat {
         let Held { order, token, .. } = self.held.borrow().clone();
         match self.callbacks.heartbeat(&token).await {
             Ok(()) => {
                 let Seen { phase, marks } = self.pulse.seen();
                 info!(phase = phase.name(), marks, "heartbeat");
+                self.held.borrow_mut().accepted = true;
+                Beat::Goes
             }
-            Err(CallbackError::Unreachable { problem }) => warn!(problem, "a heartbeat is lost"),
+            Err(CallbackError::Unreachable { problem }) => {
+                warn!(problem, "a heartbeat is lost");
+                Beat::Goes
+            }
+            Err(CallbackError::Dead { code }) if self.may_be_early() => {
+                info!(code, %order, "the token is not accepted yet");
+                Beat::Early
+            }
             Err(CallbackError::Dead { code }) => {
                 warn!(code, %order, "the token is not accepted any more; a retry may bring another one");
                 self.held.borrow_mut().dead = Some(Instant::now());
+                Beat::Dead
             }
         }
+    }
+
+    /// Whether a refusal may come too early. A worker may be faster than the function that has handed it the task and not returned yet, and what Step Functions
+    /// says to a token until then is nowhere promised.
+    fn may_be_early(&self) -> bool {
+        let held = self.held.borrow();
+        !held.accepted && held.since.elapsed() < self.timing.arrival
     }
 
     /// Runs beside the work and ends only when that has become pointless.
@@ -122,8 +177,9 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                     return Stop::TokenDead;
                 }
             } else if Instant::now() >= next_beat {
-                self.beat().await;
-                next_beat = Instant::now() + self.timing.heartbeat;
+                let beat = self.beat().await;
+                let pause = if beat == Beat::Early { self.timing.poll } else { self.timing.heartbeat };
+                next_beat = Instant::now() + pause;
             }
         }
     }
@@ -140,8 +196,7 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                     );
                 }
                 info!(order = %envelope.order, "a newer token is taken over");
-                let before =
-                    self.held.replace(Held { order: envelope.order, token: envelope.token, dead: None });
+                let before = self.held.replace(Held::of(&envelope));
                 self.inbox.spend(before.order);
                 true
             }
@@ -164,13 +219,14 @@ impl<'a, C: Callbacks> Watch<'a, C> {
         }
     }
 
-    /// Says the last word until it is acknowledged, or nobody can hear it any more. A process that has to end tries only as long as work may take to be put away.
+    /// Says the last word until it is acknowledged, or nobody can hear it any more. A process that has to end tries only as long as work may take to be put away,
+    /// and any other as long as a token can live: a role without the permission would otherwise leave a process behind for every task.
     pub(super) async fn tell(&self, answer: &Answer, cancel: &CancellationToken) -> Told {
         let begin = Instant::now();
         let mut backoff = self.timing.backoff;
         loop {
             let Held { order, token, .. } = self.held.borrow().clone();
-            if self.inbox.newest().is_ok_and(|newest| newest.is_some_and(|newest| newest > order)) {
+            if self.is_outdated() {
                 self.inbox.spend(order);
                 return Told::Outdated;
             }
@@ -185,6 +241,9 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                     self.inbox.spend(order);
                     return Told::Acknowledged;
                 }
+                Err(CallbackError::Dead { code }) if self.may_be_early() => {
+                    info!(code, %order, "the token is not accepted yet");
+                }
                 Err(CallbackError::Dead { code }) => {
                     warn!(code, %order, "the answer comes too late: the token is not accepted any more");
                     self.inbox.spend(order);
@@ -194,7 +253,10 @@ impl<'a, C: Callbacks> Watch<'a, C> {
                     warn!(problem, "the answer is not acknowledged: it is given again");
                 }
             }
-            if cancel.is_cancelled() && begin.elapsed() >= self.timing.put_away {
+            let patience = if cancel.is_cancelled() { self.timing.put_away } else { self.timing.last_word };
+            if begin.elapsed() >= patience {
+                warn!(%order, "the answer is given up: whoever asks again gets the result, if there is one");
+                self.inbox.spend(order);
                 return Told::Expired;
             }
             sleep(backoff).await;

@@ -200,8 +200,8 @@ async fn work_beats_and_is_answered_once() {
     let setting = setting();
     let host = setting.host(job(100, done()));
     assert_eq!(arrives(&host, envelope(0)).await, Delivered::Done);
-    // At once, and then every thirty seconds.
-    assert_eq!(setting.workflow.count("nightly-0 beats"), 4);
+    // On arrival, with the host's lock, and then every thirty seconds.
+    assert_eq!(setting.workflow.count("nightly-0 beats"), 5);
     assert_eq!(setting.workflow.answers(), [r#"nightly-0 succeeds with {"size":7}"#]);
     // The same message again: the token is spent, nothing runs.
     assert_eq!(arrives(&host, envelope(0)).await, Delivered::Expired);
@@ -312,7 +312,9 @@ async fn a_dead_token_that_none_follows_ends_the_work() {
     let took = begin.elapsed();
     assert!(took > grace && took < grace + Duration::from_secs(200), "{took:?}");
     assert_eq!(setting.workflow.answers(), [""; 0]);
-    assert_eq!(inbox(setting.dir.path(), &envelope(0)).result(), None);
+    let inbox = inbox(setting.dir.path(), &envelope(0));
+    assert_eq!(inbox.result(), None);
+    assert_eq!(inbox.envelope(envelope(0).order).unwrap(), None, "a dead token stays on the disk");
 }
 
 #[tokio::test(start_paused = true)]
@@ -341,6 +343,21 @@ async fn a_workflow_that_cannot_be_reached_for_a_while_is_told_afterwards() {
     });
     assert_eq!(delivered, Delivered::Done);
     assert_eq!(setting.workflow.answers(), [r#"nightly-0 succeeds with {"size":7}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workflow_that_can_never_be_reached_keeps_no_process_for_ever() {
+    let setting = setting();
+    let host = setting.host(job(10, done()));
+    setting.workflow.0.unreachable.set(true);
+    let begin = Instant::now();
+    assert_eq!(arrives(&host, envelope(0)).await, Delivered::Expired);
+    let (took, bound) = (begin.elapsed(), Timing::STANDARD.last_word);
+    assert!(took > bound && took < bound + Duration::from_secs(60), "{took:?}");
+    // What was done is there for whoever asks again.
+    setting.workflow.0.unreachable.set(false);
+    assert_eq!(arrives(&host, envelope(1)).await, Delivered::Done);
+    assert_eq!(host.work.runs.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -406,6 +423,20 @@ async fn a_token_that_died_while_it_waited_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_may_arrive_before_it_is_accepted() {
+    let setting = setting();
+    let host = setting.host(job(10, done()));
+    setting.workflow.close("nightly-0");
+    let (delivered, ()) = tokio::join!(arrives(&host, envelope(0)), async {
+        after(100).await;
+        // The function has returned.
+        setting.workflow.0.closed.borrow_mut().clear();
+    });
+    assert_eq!(delivered, Delivered::Done);
+    assert_eq!(setting.workflow.answers(), [r#"nightly-0 succeeds with {"size":7}"#]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_output_that_step_functions_refuses_is_a_failure_of_ours() {
     let setting = setting();
     let host = setting.host(job(1, Ends::With(json!("x".repeat(MAX_OUTPUT)))));
@@ -417,9 +448,25 @@ async fn an_output_that_step_functions_refuses_is_a_failure_of_ours() {
 async fn tokens_stay_off_the_disk_once_they_are_of_no_use() {
     let setting = setting();
     let host = setting.host(job(100, done()));
-    let (first, second) = tokio::join!(arrives(&host, envelope(0)), async {
+    // Whoever had the first token was killed, and whoever waits with the third hears of a fourth.
+    inbox(&host.work_dir, &envelope(0)).offer(&envelope(0)).unwrap();
+    let path = setting.dir.path().join("lock");
+    let Envelope { task, execution, .. } = envelope(0);
+    fs_err::write(&path, format!("task {task} of execution {execution} (process 1)")).unwrap();
+    let lock = fs_err::File::open(&path).unwrap();
+    lock.file().lock().unwrap();
+    let (outdated, fourth) = tokio::join!(arrives(&host, envelope(2)), async {
         after(10).await;
-        arrives(&host, envelope(1)).await
+        let offered = inbox(&host.work_dir, &envelope(3)).offer(&envelope(3)).unwrap();
+        after(10).await;
+        drop(lock);
+        offered
+    });
+    assert_eq!(outdated, Delivered::Outdated);
+    assert!(matches!(fourth, Offer::Newest(_)), "{fourth:?}");
+    let (first, second) = tokio::join!(arrives(&host, envelope(3)), async {
+        after(10).await;
+        arrives(&host, envelope(4)).await
     });
     assert_eq!((first, second), (Delivered::Done, Delivered::HandedOver));
     let mut files = BTreeMap::new();
@@ -436,6 +483,6 @@ async fn tokens_stay_off_the_disk_once_they_are_of_no_use() {
     }
     assert!(files.len() >= 5, "{files:?}");
     for (path, text) in files {
-        assert!(!text.contains("nightly-0") && !text.contains("nightly-1"), "{}: {text}", path.display());
+        assert!(!text.contains("nightly-"), "{}: {text}", path.display());
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use localcloud::{
     cloud::{self, BUCKET, Cloud, Finished, Program},
     corpus::Corpus,
@@ -22,6 +23,9 @@ use tokio::process::{Child, Command};
 
 /// The alias that readers of `docs` use.
 pub(crate) const ALIAS: &str = "docs-live";
+
+/// How many points of a megabyte [`Fixture::large`] has: enough for three parts.
+pub(crate) const LARGE_POINTS: u64 = 48;
 
 /// A cloud with the stand-in, whose every piece goes when it is dropped.
 pub(crate) struct Fixture {
@@ -70,6 +74,20 @@ impl Fixture {
     pub(crate) async fn small() -> Self {
         let fixture = Self::empty().await;
         fixture.fill_small().await;
+        fixture
+    }
+
+    /// A cloud whose Qdrant has a collection `large` of some 48 MB that hardly compress.
+    pub(crate) async fn large() -> Self {
+        let fixture = Self::empty().await;
+        let vectors = json!({ "vectors": { "size": 4, "distance": "Dot" } });
+        fixture.call(Method::PUT, "/collections/large", vectors).await;
+        for number in 0..LARGE_POINTS {
+            let blob = STANDARD.encode(noise(number, 786_432));
+            let point = json!({ "id": number, "vector": [1, 2, 3, number], "payload": { "blob": blob } });
+            let points = json!({ "points": [point] });
+            fixture.call(Method::PUT, "/collections/large/points?wait=true", points).await;
+        }
         fixture
     }
 
@@ -236,6 +254,14 @@ impl Fixture {
         until(|| self.cloud.s3.count(operation) > 0).await;
     }
 
+    /// The parts that S3 has confirmed.
+    pub(crate) fn stored_parts(&self) -> Vec<u32> {
+        let calls = self.cloud.s3.calls();
+        let stored =
+            calls.iter().filter(|call| call.operation == Operation::UploadPart && call.status == Some(200));
+        stored.filter_map(|call| call.part_number).collect()
+    }
+
     /// Lets the calls of S3 be counted from now on.
     pub(crate) fn forget_calls(&self) {
         let _forgotten = self.cloud.s3.take_calls();
@@ -268,6 +294,18 @@ impl Fixture {
         let path = format!("/collections/{collection}/points/delete?wait=true");
         self.client().call(reqwest::Method::POST, &path, Some(&json!({ "points": ids }))).await.unwrap();
     }
+}
+
+/// Bytes that do not compress, a function of `seed`: SplitMix64, which is quick without optimisation.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    let word = |number: u64| {
+        let word = seed.wrapping_mul(len as u64).wrapping_add(number).wrapping_mul(STEP);
+        let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    };
+    (0..len as u64 / 8).flat_map(|number| word(number).to_le_bytes()).collect()
 }
 
 /// The corpus: read once, for it never changes.

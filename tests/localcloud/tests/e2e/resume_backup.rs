@@ -5,49 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use localcloud::s3::{Effect, Operation};
-use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, Running, archive, failed, files_below, id, next_second, until};
-
-/// How many points of a megabyte `large` has: enough for three parts.
-const LARGE_POINTS: u64 = 48;
-
-/// A cloud whose Qdrant has a collection of some 48 MB that hardly compress.
-async fn large() -> Fixture {
-    let fixture = Fixture::empty().await;
-    let vectors = json!({ "vectors": { "size": 4, "distance": "Dot" } });
-    fixture.call(Method::PUT, "/collections/large", vectors).await;
-    for number in 0..LARGE_POINTS {
-        let blob = STANDARD.encode(noise(number, 786_432));
-        let point = json!({ "id": number, "vector": [1, 2, 3, number], "payload": { "blob": blob } });
-        fixture.call(Method::PUT, "/collections/large/points?wait=true", json!({ "points": [point] })).await;
-    }
-    fixture
-}
-
-/// Bytes that do not compress, a function of `seed`: SplitMix64, which is quick without optimisation.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-    let word = |number: u64| {
-        let word = seed.wrapping_mul(len as u64).wrapping_add(number).wrapping_mul(STEP);
-        let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
-    };
-    (0..len as u64 / 8).flat_map(|number| word(number).to_le_bytes()).collect()
-}
-
-/// The parts that S3 has confirmed.
-fn stored_parts(fixture: &Fixture) -> Vec<u32> {
-    let calls = fixture.cloud.s3.calls();
-    let stored =
-        calls.iter().filter(|call| call.operation == Operation::UploadPart && call.status == Some(200));
-    stored.filter_map(|call| call.part_number).collect()
-}
+use crate::harness::{Fixture, LARGE_POINTS, Running, archive, failed, files_below, id, next_second, until};
 
 /// Starts a backup whose second part hangs, the `run`-th that tries it, and waits until all others are stored.
 async fn hanging(fixture: &Fixture, run: usize) -> Running {
@@ -57,7 +19,7 @@ async fn hanging(fixture: &Fixture, run: usize) -> Running {
     until(|| {
         let calls = fixture.cloud.s3.calls();
         let tried = calls.iter().filter(|call| call.part_number == Some(2)).count();
-        tried == run && stored_parts(fixture).len() == 2
+        tried == run && fixture.stored_parts().len() == 2
     })
     .await;
     worker
@@ -73,7 +35,7 @@ async fn assert_tidy(fixture: &Fixture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_mid_upload_the_next_sends_only_what_is_missing() {
-    let mut fixture = large().await;
+    let mut fixture = Fixture::large().await;
     let worker = hanging(&fixture, 1).await;
     worker.signal(Signal::KILL);
     assert_eq!(worker.finished().await.code(), None);
@@ -109,7 +71,7 @@ async fn killed_in_mid_upload_the_next_sends_only_what_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn told_to_stop_it_ends_within_two_seconds_and_goes_on_later() {
-    let fixture = large().await;
+    let fixture = Fixture::large().await;
     for (run, signal) in [(1, Signal::TERM), (2, Signal::INT), (3, Signal::TERM)] {
         let worker = hanging(&fixture, run).await;
         let begin = Instant::now();
@@ -124,7 +86,7 @@ async fn told_to_stop_it_ends_within_two_seconds_and_goes_on_later() {
     }
     // Stopped three times, the parts that were stored in the first run were sent once.
     assert_eq!(fixture.ok("backup --no-quiesce").await["resumed_parts"], 2);
-    let mut stored = stored_parts(&fixture);
+    let mut stored = fixture.stored_parts();
     stored.sort_unstable();
     assert_eq!(stored, [1, 2, 3]);
     assert_tidy(&fixture).await;

@@ -8,4 +8,6 @@ mod outcome;
 mod publication;
 mod secrets;
 mod ssm_faults;
+mod tokens;
 mod whole;
+mod worker_faults;
