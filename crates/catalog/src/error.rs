@@ -234,6 +234,10 @@ impl Error {
             Self::ManifestInvalid { source: InvalidManifest::NewerFormat { .. }, .. } => {
                 Some("install the release that wrote it, or a later one".to_owned())
             }
+            Self::ManifestInvalid { key, .. } if key == protocol::key::POINTER => Some(
+                "an earlier version of the pointer may be whole (`aws s3api list-object-versions`); `host-worker publish --backup ID --force` replaces it by a backup of `host-worker list`"
+                    .to_owned(),
+            ),
             Self::ManifestInvalid { .. } | Self::ManifestMisplaced { .. } => Some(
                 "an earlier version of the object may be whole (`aws s3api list-object-versions`); other backups are in `host-worker list`"
                     .to_owned(),

@@ -1,7 +1,8 @@
 //! What is kept of tasks on this host's disk: who asked, with which token, who has taken it over, and what came out.
 //!
 //! ```text
-//! <work-dir>/tasks/<task>/result.json                      the output of a task that is done: a later token for it is answered at once
+//! <work-dir>/tasks/<task>/result.json                      the output of a task that is done: a later token for it is answered at once;
+//!                                                          of a drill in the folder of its execution, for it is evidence of that day
 //! <work-dir>/tasks/<task>/<execution>/<order>.token        an envelope, token included (0600); empty once it is answered or dead
 //! <work-dir>/tasks/<task>/<execution>/<order>.taken        the running worker answers by this token
 //! ```
@@ -15,7 +16,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use protocol::{BackupId, Envelope, ExecutionName, TaskId, TokenOrder};
+use protocol::{BackupId, Envelope, ExecutionName, TaskId, TaskKind, TokenOrder};
 use serde_json::Value;
 use tracing::warn;
 
@@ -135,7 +136,12 @@ impl Inbox {
     }
 
     fn result_file(&self) -> PathBuf {
-        self.task_dir.join("result.json")
+        let dir = match self.task.kind {
+            TaskKind::Quiesce | TaskKind::Backup => &self.task_dir,
+            // It proves what could be restored when it was asked for, and to nobody else.
+            TaskKind::Drill => &self.dir,
+        };
+        dir.join("result.json")
     }
 
     fn file(&self, order: TokenOrder, extension: &str) -> PathBuf {
@@ -209,7 +215,7 @@ fn write_secret(path: &Path, envelope: &Envelope) -> Result<(), Error> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use protocol::{TaskKind, TaskToken};
+    use protocol::TaskToken;
     use serde_json::json;
 
     use super::*;
@@ -277,6 +283,18 @@ mod tests {
         inbox.keep_result(&json!({"size": 7})).unwrap();
         let other = Inbox::of(dir.path(), inbox.task(), &"console".parse().unwrap());
         assert_eq!(other.result(), Some(json!({"size": 7})));
+    }
+
+    #[test]
+    fn a_drill_proves_nothing_to_another_execution() {
+        let dir = tempfile::tempdir().unwrap();
+        let drill = Envelope { task: TaskId { kind: TaskKind::Drill, ..envelope(0).task }, ..envelope(0) };
+        let inbox = Inbox::of(dir.path(), drill.task, &drill.execution);
+        inbox.offer(&drill).unwrap();
+        inbox.keep_result(&json!({"passed": true})).unwrap();
+        assert_eq!(inbox.result(), Some(json!({"passed": true})), "a retry gets the same");
+        let other = Inbox::of(dir.path(), drill.task, &"next-month".parse().unwrap());
+        assert_eq!(other.result(), None);
     }
 
     #[test]

@@ -15,13 +15,21 @@ pub(super) const TOKEN_PREFIX: &str = "AAAA";
 #[derive(Debug, Clone)]
 pub struct Draws {
     state: u64,
+    shortest: bool,
 }
 
 impl Draws {
     /// The draws of a seed.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Self { state: seed }
+        Self { state: seed, shortest: false }
+    }
+
+    /// The same, but for delays: every one that is drawn between nothing and its full length (`JitterStrategy` `FULL`) is nothing, which is a draw like any
+    /// other, and one that nobody has to wait for.
+    #[must_use]
+    pub fn without_delays(self) -> Self {
+        Self { shortest: true, ..self }
     }
 
     /// Draws that nobody can foresee.
@@ -51,6 +59,9 @@ impl Supply for Draws {
 
     #[expect(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
     fn fraction(&mut self) -> f64 {
+        if self.shortest {
+            return 0.0;
+        }
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -77,5 +88,7 @@ mod tests {
         assert!((0.0..1.0).contains(&one.fraction()));
         assert_eq!(one.uuid().len(), 36);
         assert_ne!(Draws::random().token(), Draws::random().token());
+        let mut eager = Draws::seeded(7).without_delays();
+        assert_eq!((eager.token(), eager.fraction(), eager.fraction()), (token, 0.0, 0.0));
     }
 }

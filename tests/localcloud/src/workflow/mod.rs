@@ -30,7 +30,7 @@ use crate::{
     lambda::{FunctionOptions, Lambda, LambdaOptions},
     serve::HttpServer,
     ssm::{Ssm, SsmOptions},
-    stepfunctions::{Clock, Execution, Front, Options, StepFunctions, asl::substitute},
+    stepfunctions::{Clock, Draws, Execution, Front, Options, StepFunctions, asl::substitute},
 };
 
 pub use self::host::{INSTANCE, STAGING_TAG, TAG};
@@ -49,6 +49,10 @@ const ACCOUNT: &str = "000000000000";
 pub struct WorkflowOptions {
     /// By what waits, time-outs and heartbeats are divided.
     pub divisor: u32,
+    /// Whether retries are made at once, where their delay is drawn between nothing and its full length.
+    pub eager: bool,
+    /// How many looks at a command come too early for SSM to know it.
+    pub unseen_calls: u32,
     /// The port of everything; 0 is a free one.
     pub port: u16,
     /// How long a Lambda may run, in seconds.
@@ -61,7 +65,15 @@ pub struct WorkflowOptions {
 
 impl Default for WorkflowOptions {
     fn default() -> Self {
-        Self { divisor: 30, port: 0, function_timeout: 60, second: Duration::from_secs(1), bootstraps: None }
+        Self {
+            divisor: 30,
+            eager: false,
+            unseen_calls: 1,
+            port: 0,
+            function_timeout: 60,
+            second: Duration::from_secs(1),
+            bootstraps: None,
+        }
     }
 }
 
@@ -93,14 +105,20 @@ impl Workflow {
             credentials: (access_key.to_owned(), secret_key.to_owned()),
             second: options.second,
         })?);
-        let ssm = Arc::new(Ssm::start(SsmOptions { second: options.second, ..SsmOptions::default() })?);
+        let ssm = Arc::new(Ssm::start(SsmOptions {
+            second: options.second,
+            unseen_calls: options.unseen_calls,
+            ..SsmOptions::default()
+        })?);
         ssm.create_document_from(DOCUMENT, &repository("infra/ssm/host-task.json"))?;
         let sns = Arc::new(Sns::default());
         sns.add_topic(&topic());
         let clock = Clock::wall().divided_by(options.divisor);
-        let service = StepFunctions::new(
+        let draws = Draws::random();
+        let service = StepFunctions::with_supply(
             Options { clock, ..Options::default() },
             Arc::new(tasks::Router { lambda: Arc::clone(&lambda), sns: Arc::clone(&sns) }),
+            Box::new(if options.eager { draws.without_delays() } else { draws }),
         );
         let step_functions = Front::new(service.clone());
         let machine = service

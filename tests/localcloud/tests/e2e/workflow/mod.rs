@@ -1,6 +1,13 @@
 //! The workflow with its real parts: the shipped state machine and document, the Lambdas and the worker as processes of their own.
 
+mod decisions;
+mod drill;
 mod harness;
+mod lambda_faults;
+mod outcome;
+mod publication;
+mod secrets;
+mod ssm_faults;
 mod tokens;
 mod whole;
 mod worker_faults;

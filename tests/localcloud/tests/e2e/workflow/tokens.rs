@@ -207,7 +207,7 @@ async fn a_permission_that_is_missing_is_named_in_the_log_of_the_host() {
     faults.on_callbacks().times(u64::MAX).inject(Effect::AccessDenied);
     let execution = flow.start(json!({}));
     let ended = flow.ended(&execution).await;
-    flow.is_failure(&ended, LOST, &[]);
+    flow.is_failure(&ended, "HostUnreachable", &["nothing was heard in time", LOST]);
     assert_eq!(flow.attempts(&execution, "QuiesceCheck"), [LOST; 3]);
     assert_eq!(flow.attempts(&execution, SNAPSHOT), [""; 0]);
     let logs = flow.logs();

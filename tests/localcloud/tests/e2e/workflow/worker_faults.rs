@@ -198,9 +198,9 @@ async fn stopped_for_good_the_execution_ends_and_who_wakes_up_later_publishes_no
     signal(worker, Signal::STOP);
 
     let ended = flow.ended(&execution).await;
-    flow.is_failure(&ended, LOST, &[]);
+    flow.is_failure(&ended, "HostUnreachable", &["nothing was heard in time", LOST]);
     let told = &flow.workflow.sns.messages()[0].text;
-    assert!(told.ends_with("docs/operations.md, heading States.Timeout)"), "{told}");
+    assert!(told.ends_with("docs/operations.md, heading HostUnreachable)"), "{told}");
     assert_eq!(flow.attempts(&execution, SNAPSHOT), [LOST; 3]);
     assert_eq!((flow.fixture.pointer().await, flow.archives().await.len()), (None, 0));
 
@@ -298,7 +298,7 @@ async fn cut_off_for_too_long_nothing_is_published_and_the_worker_ends_when_it_h
     faults.on_callbacks().times(u64::MAX).inject(Effect::HangUp);
 
     let ended = flow.ended(&execution).await;
-    flow.is_failure(&ended, LOST, &[]);
+    flow.is_failure(&ended, "HostUnreachable", &["nothing was heard in time", LOST]);
     assert_eq!(flow.attempts(&execution, SNAPSHOT), [LOST; 3]);
     assert_eq!(flow.fixture.cloud.s3.count(s3::Operation::CreateMultipartUpload), 1);
     assert_eq!(flow.fixture.pointer().await, None);
