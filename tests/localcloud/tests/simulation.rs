@@ -1,7 +1,5 @@
 //! The workflow hurt at every call: a fixed part of what `localcloud simulate` explores, and worlds that are built wrong, to show that the rules notice.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
 use localcloud::simulation::{Mutation, Scenario, explore_singles, first_violation};
 
 #[test]

@@ -260,11 +260,13 @@ impl Answers {
         perform: impl Fn() -> Result<(), crate::stepfunctions::ApiError>,
     ) -> Result<(), CallbackError> {
         let perform = || async {
-            perform().map_err(|error| match error.kind {
-                ErrorKind::TaskTimedOut | ErrorKind::TaskDoesNotExist | ErrorKind::InvalidToken => {
-                    CallbackError::Dead { code: format!("{:?}", error.kind) }
+            let dead = [ErrorKind::TaskTimedOut, ErrorKind::TaskDoesNotExist, ErrorKind::InvalidToken];
+            perform().map_err(|error| {
+                if dead.contains(&error.kind) {
+                    CallbackError::Dead { code: error.kind.to_string() }
+                } else {
+                    CallbackError::Unreachable { problem: error.to_string() }
                 }
-                _ => CallbackError::Unreachable { problem: error.to_string() },
             })
         };
         let lost = || Err(CallbackError::Unreachable { problem: "no answer, as planned".to_owned() });
