@@ -136,8 +136,9 @@ impl Explorer {
             for effect in Effect::ALL {
                 let plan = Plan(vec![(call, effect)]);
                 let outcome = self.run(scenario, plan.clone())?;
-                // Whatever it is, one fault must not cost the backup.
-                if outcome.published == 0 {
+                // Whatever it is, one fault must not cost the backup, nor make anybody look.
+                let good = |(status, _): &(Status, _)| *status == Status::Succeeded;
+                if outcome.published == 0 || !outcome.ends.iter().all(good) {
                     let (actor, what) = &undisturbed.calls[call - 1];
                     exploration.violations.push(format!(
                         "{} {plan}: one fault has cost the backup: {:?} ({actor}: {what})",

@@ -15,18 +15,21 @@ pub enum Effect {
     Twice,
     /// The call takes longer than any heartbeat, any function and any patience.
     Delayed,
+    /// The caller is told that nobody knows, and the call has its effect only a while afterwards. For writes of documents; any other call is only lost.
+    Late,
     /// The host is replaced at this moment: its processes and its disk are gone, and there is another one.
     HostReplaced,
 }
 
 impl Effect {
     /// Every effect.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::CrashBefore,
         Self::CrashAfter,
         Self::ReplyLost,
         Self::Twice,
         Self::Delayed,
+        Self::Late,
         Self::HostReplaced,
     ];
 
@@ -37,6 +40,7 @@ impl Effect {
             Self::ReplyLost => "reply-lost",
             Self::Twice => "twice",
             Self::Delayed => "delayed",
+            Self::Late => "late",
             Self::HostReplaced => "host-replaced",
         }
     }

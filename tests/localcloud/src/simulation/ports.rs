@@ -10,6 +10,7 @@ use functions::hosts::{
 use host_worker::task::{CallbackError, Callbacks};
 use jiff::Timestamp;
 use protocol::{Envelope, FailureKind, TaskToken, key};
+use tokio::time::sleep;
 use transfer::store::{
     Crc64, MultipartStore, ObjectInfo, PendingUpload, StoreError as PartError, StoreErrorKind, StoredPart,
     UploadRef, Whole,
@@ -17,7 +18,7 @@ use transfer::store::{
 
 use super::{
     invariant,
-    world::{Actor, Delivery, World},
+    world::{Actor, Delivery, LATE, World},
 };
 use crate::stepfunctions::{ErrorKind, StepFunctions};
 
@@ -59,6 +60,16 @@ impl ObjectStore for Documents {
             }
             put
         };
+        if self.world.is_late() {
+            let (late, key, bytes, condition) =
+                (self.clone(), key.to_owned(), bytes.clone(), condition.clone());
+            self.world.later(async move {
+                sleep(LATE).await;
+                if late.world.documents().put(&key, bytes, condition).await.is_ok() {
+                    invariant::written(&late.world, &late.actor, &key);
+                }
+            });
+        }
         self.world.call(&self.actor, format!("put {key}"), perform, lost).await
     }
 

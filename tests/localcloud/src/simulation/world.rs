@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use protocol::Envelope;
 use tempfile::TempDir;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +21,20 @@ use crate::stepfunctions::Clock;
 
 /// Longer than a function may run, a heartbeat may stay away, a phase may stand still, and a dead token is waited over.
 const DELAY: Duration = Duration::from_secs(20 * 60);
+
+/// When a late write has its effect: after whoever was told that it is lost has tried again, or given up.
+pub(super) const LATE: Duration = Duration::from_secs(90);
+
+/// How long a call takes. Moving a part and asking Qdrant are the long ones: heartbeats go on beside them, and a second execution meets the first at work.
+fn duration(what: &str) -> Duration {
+    if what.starts_with("qdrant") {
+        Duration::from_secs(40)
+    } else if what.starts_with("part") || what.starts_with("complete") {
+        Duration::from_secs(20)
+    } else {
+        Duration::from_millis(100)
+    }
+}
 
 /// Who makes a call.
 #[derive(Clone, Debug)]
@@ -36,6 +50,11 @@ pub(super) enum Actor {
 }
 
 impl Actor {
+    /// Whether it can die. Step Functions and the agent do not: what would kill another is an error to them.
+    fn is_mortal(&self) -> bool {
+        matches!(self, Self::Function { .. } | Self::Worker { .. })
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Workflow => "step functions".to_owned(),
@@ -99,6 +118,8 @@ pub(super) struct State {
     /// The backups that the pointer has named, in order.
     pub(super) pointers: Vec<protocol::BackupId>,
     pub(super) messages: usize,
+    /// What happens on its own.
+    pub(super) later: JoinSet<()>,
     /// Processes of workers that live.
     pub(super) processes: usize,
     pub(super) violations: Vec<Violation>,
@@ -189,8 +210,12 @@ impl World {
     where
         F: Future<Output = T>,
     {
-        let effect = self.number(actor, what.into());
+        let what = what.into();
+        let took = duration(&what);
+        let effect = self.number(actor, what);
+        sleep(took).await;
         match effect {
+            Some(Effect::CrashBefore) if !actor.is_mortal() => return lost(),
             Some(Effect::CrashBefore) => self.crash(actor).await,
             Some(Effect::Delayed) => sleep(DELAY).await,
             Some(Effect::HostReplaced) => {
@@ -199,18 +224,32 @@ impl World {
                     self.crash(actor).await;
                 }
             }
+            Some(Effect::Late) => return lost(),
             Some(Effect::CrashAfter | Effect::ReplyLost | Effect::Twice) | None => {}
         }
         let result = perform().await;
         match effect {
-            Some(Effect::CrashAfter) => {
+            Some(Effect::CrashAfter) if actor.is_mortal() => {
                 self.crash(actor).await;
                 result
             }
-            Some(Effect::ReplyLost) => lost(),
+            Some(Effect::ReplyLost | Effect::CrashAfter) => lost(),
             Some(Effect::Twice) => perform().await,
-            Some(Effect::CrashBefore | Effect::Delayed | Effect::HostReplaced) | None => result,
+            Some(Effect::CrashBefore | Effect::Delayed | Effect::Late | Effect::HostReplaced) | None => {
+                result
+            }
         }
+    }
+
+    /// Whether the call that is about to be made is to have its effect late, and its caller is to be told that it is lost.
+    pub(super) fn is_late(&self) -> bool {
+        let next = self.state().calls.len() + 1;
+        self.0.plan.at(next) == Some(Effect::Late)
+    }
+
+    /// Lets something happen on its own.
+    pub(super) fn later(&self, happening: impl Future<Output = ()> + Send + 'static) {
+        self.state().later.spawn(happening);
     }
 
     fn number(&self, actor: &Actor, what: String) -> Option<Effect> {
@@ -219,7 +258,7 @@ impl World {
         self.0.plan.at(state.calls.len())
     }
 
-    /// Ends whoever calls. Those that cannot die go on: for them the call was as any other.
+    /// Ends whoever calls.
     async fn crash(&self, actor: &Actor) {
         if let Actor::Function { crash, .. } | Actor::Worker { crash, .. } = actor {
             crash.cancel();

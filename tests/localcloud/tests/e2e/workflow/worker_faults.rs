@@ -39,7 +39,10 @@ async fn killed_before_its_first_heartbeat() {
     faults.on(Operation::SendTaskHeartbeat).inject(Effect::Stall(NEVER));
     flow.workflow.ssm.release();
     flow.until_told().await;
-    flow.kill_worker().await;
+    // It has no lock yet, by which others are found.
+    for worker in flow.workers() {
+        signal(worker, Signal::KILL);
+    }
 
     let ended = flow.ended(&execution).await;
     flow.is_the_only_backup(&ended).await;
