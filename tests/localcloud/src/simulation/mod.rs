@@ -5,7 +5,7 @@
 //! scenario and its plan, and is done again by both.
 //!
 //! First every call of the undisturbed run is struck by every effect, one at a time; then pairs are drawn from a seed. After each run, and with
-//! every write, the rules of [`invariant`] are looked at.
+//! every write, the rules of module `invariant` are looked at.
 
 mod explore;
 mod fault;

@@ -377,7 +377,7 @@ mod tests {
             (json!({"Variable": "$.s", "NumericEquals": 5}), Some(false)),
             (json!({"Variable": "$.s", "StringEquals": "abc"}), Some(true)),
             (json!({"Variable": "$.s", "StringEqualsPath": "$$.Execution.Name"}), Some(true)),
-            (json!({"Variable": "$.s", "StringLessThan": "abd"}), Some(true)),
+            (json!({"Variable": "$.s", "StringLessThan": "abz"}), Some(true)),
             (json!({"Variable": "$.s", "StringMatches": "a*c"}), Some(true)),
             (json!({"Variable": "$.s", "StringMatches": "*b"}), Some(false)),
             (json!({"Variable": "$.t", "TimestampEqualsPath": "$.t2"}), Some(true)),
