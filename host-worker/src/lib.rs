@@ -64,7 +64,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     priority::lower(cli.command.nice());
     let result = tokio::runtime::Runtime::new()
         .map_err(|source| Error::Local { what: "start the runtime".to_owned(), source })
-        .and_then(|runtime| runtime.block_on(command(cli, display)));
+        .and_then(|runtime| {
+            let result = runtime.block_on(command(cli, display));
+            // Work that was given up because it hangs must not keep the process, and with it a unit, from ending.
+            runtime.shutdown_background();
+            result
+        });
     match result {
         Ok(code) => code,
         Err(error) => {
