@@ -11,11 +11,30 @@ pub struct Script<K, E> {
 
 #[derive(Clone, Debug)]
 struct Rule<K, E> {
-    about: Option<K>,
+    about: About<K>,
     first: u64,
     times: u64,
     seen: u64,
     effect: E,
+}
+
+/// What a rule is about.
+#[derive(Clone, Debug)]
+enum About<K> {
+    One(K),
+    /// Those for which this holds, counted together.
+    Each(fn(&K) -> bool),
+    Any,
+}
+
+impl<K: PartialEq> About<K> {
+    fn is(&self, about: &K) -> bool {
+        match self {
+            Self::One(own) => own == about,
+            Self::Each(holds) => holds(about),
+            Self::Any => true,
+        }
+    }
 }
 
 impl<K, E> Default for Script<K, E> {
@@ -27,12 +46,17 @@ impl<K, E> Default for Script<K, E> {
 impl<K: PartialEq + Debug, E: Clone + Debug> Script<K, E> {
     /// Begins a fault for events about `about`: by default the first such event from now on, once.
     pub fn on(&self, about: impl Into<K>) -> FaultBuilder<'_, K, E> {
-        FaultBuilder { script: self, about: Some(about.into()), first: 1, times: 1 }
+        self.begin(About::One(about.into()))
+    }
+
+    /// Begins a fault for events about whatever `holds` for, counted together.
+    pub fn on_each(&self, holds: fn(&K) -> bool) -> FaultBuilder<'_, K, E> {
+        self.begin(About::Each(holds))
     }
 
     /// Begins a fault for events about whatever.
     pub fn on_any(&self) -> FaultBuilder<'_, K, E> {
-        FaultBuilder { script: self, about: None, first: 1, times: 1 }
+        self.begin(About::Any)
     }
 
     /// Forgets every fault.
@@ -51,13 +75,17 @@ impl<K: PartialEq + Debug, E: Clone + Debug> Script<K, E> {
     pub(crate) fn strike(&self, about: &K) -> Option<E> {
         let mut effect = None;
         let mut rules = self.rules();
-        for rule in rules.iter_mut().filter(|rule| rule.about.as_ref().is_none_or(|own| own == about)) {
+        for rule in rules.iter_mut().filter(|rule| rule.about.is(about)) {
             rule.seen = rule.seen.saturating_add(1);
             if effect.is_none() && (rule.first..=rule.last()).contains(&rule.seen) {
                 effect = Some(rule.effect.clone());
             }
         }
         effect
+    }
+
+    fn begin(&self, about: About<K>) -> FaultBuilder<'_, K, E> {
+        FaultBuilder { script: self, about, first: 1, times: 1 }
     }
 
     fn rules(&self) -> MutexGuard<'_, Vec<Rule<K, E>>> {
@@ -76,7 +104,7 @@ impl<K, E> Rule<K, E> {
 #[must_use = "a fault is in force only after `inject`"]
 pub struct FaultBuilder<'a, K, E> {
     script: &'a Script<K, E>,
-    about: Option<K>,
+    about: About<K>,
     first: u64,
     times: u64,
 }

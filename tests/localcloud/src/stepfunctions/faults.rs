@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use super::lock;
+use crate::script::{FaultBuilder, Script};
 
 /// The calls of the API that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,114 +78,35 @@ pub enum Effect {
     LoseReply,
 }
 
-/// The script of faults. Everything takes effect at once.
+/// The script of faults. Everything takes effect at once; a client's retries are counted as calls.
 #[derive(Debug, Default)]
-pub struct Faults {
-    rules: Mutex<Vec<Rule>>,
-}
-
-#[derive(Debug, Clone)]
-struct Rule {
-    subject: Subject,
-    first: u64,
-    times: u64,
-    seen: u64,
-    effect: Effect,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subject {
-    One(Operation),
-    Callbacks,
-    Any,
-}
+pub struct Faults(Script<Operation, Effect>);
 
 impl Faults {
     /// Begins a fault for one kind of call: by default the first such call from now on, once.
-    pub fn on(&self, operation: Operation) -> FaultBuilder<'_> {
-        self.begin(Subject::One(operation))
+    pub fn on(&self, operation: Operation) -> FaultBuilder<'_, Operation, Effect> {
+        self.0.on(operation)
     }
 
     /// Begins a fault for `SendTaskSuccess`, `SendTaskFailure` and `SendTaskHeartbeat`, counted together.
-    pub fn on_callbacks(&self) -> FaultBuilder<'_> {
-        self.begin(Subject::Callbacks)
-    }
-
-    /// Begins a fault for every call.
-    pub fn on_any(&self) -> FaultBuilder<'_> {
-        self.begin(Subject::Any)
+    pub fn on_callbacks(&self) -> FaultBuilder<'_, Operation, Effect> {
+        self.0.on_each(|operation| operation.is_callback())
     }
 
     /// Forgets every fault.
     pub fn clear(&self) {
-        lock(&self.rules).clear();
+        self.0.clear();
     }
 
     /// The faults which have not (or not often enough) struck, in words: a test asserts that there are none.
     #[must_use]
     pub fn unfired(&self) -> Vec<String> {
-        let rules = lock(&self.rules);
-        rules.iter().filter(|rule| rule.seen < rule.last()).map(|rule| format!("{rule:?}")).collect()
+        self.0.unfired()
     }
 
     /// Counts the call against every fault, and answers what is to happen to it.
     pub(super) fn strike(&self, operation: Operation) -> Option<Effect> {
-        let mut effect = None;
-        for rule in lock(&self.rules).iter_mut().filter(|rule| rule.subject.is(operation)) {
-            rule.seen = rule.seen.saturating_add(1);
-            if effect.is_none() && (rule.first..=rule.last()).contains(&rule.seen) {
-                effect = Some(rule.effect);
-            }
-        }
-        effect
-    }
-
-    fn begin(&self, subject: Subject) -> FaultBuilder<'_> {
-        let rule = Rule { subject, first: 1, times: 1, seen: 0, effect: Effect::Unavailable };
-        FaultBuilder { faults: self, rule }
-    }
-}
-
-impl Rule {
-    fn last(&self) -> u64 {
-        self.first.saturating_add(self.times).saturating_sub(1)
-    }
-}
-
-impl Subject {
-    fn is(self, operation: Operation) -> bool {
-        match self {
-            Self::One(own) => own == operation,
-            Self::Callbacks => operation.is_callback(),
-            Self::Any => true,
-        }
-    }
-}
-
-/// A fault being written; [`inject`](Self::inject) puts it into force.
-#[derive(Debug)]
-#[must_use = "a fault is in force only after `inject`"]
-pub struct FaultBuilder<'a> {
-    faults: &'a Faults,
-    rule: Rule,
-}
-
-impl FaultBuilder<'_> {
-    /// Strikes the `n`-th such call from now on, counted from 1 (a client's retries count).
-    pub fn nth(mut self, n: u64) -> Self {
-        self.rule.first = n.max(1);
-        self
-    }
-
-    /// Strikes this many such calls in a row; `u64::MAX` is until it is cleared.
-    pub fn times(mut self, times: u64) -> Self {
-        self.rule.times = times;
-        self
-    }
-
-    /// Puts the fault into force. Where several strike the same call, the one injected first wins.
-    pub fn inject(self, effect: Effect) {
-        lock(&self.faults.rules).push(Rule { effect, ..self.rule });
+        self.0.strike(&operation)
     }
 }
 

@@ -21,7 +21,7 @@ mod supply;
 mod tasks;
 
 pub use self::clock::Clock;
-pub use self::faults::{Effect, FaultBuilder, Faults, Operation};
+pub use self::faults::{Effect, Faults, Operation};
 pub use self::machine::{Failure, HeartbeatError, HistoryEvent};
 pub use self::server::{Front, TARGET_PREFIX};
 pub use self::service::{
