@@ -52,11 +52,8 @@ pub(super) async fn survive_a_kill(cloud: &Cloud, workflow: &Workflow) -> anyhow
     let stored = ended.output.as_ref().map_or(&Value::Null, |output| &output["stored"]);
     ensure!(stored["resumed"] == true, "the retry did not go on with the upload: {stored}");
     let (_, again) = parts(cloud);
-    println!(
-        "the retry sent {} again: {}",
-        if again.len() == 1 { "one part".to_owned() } else { format!("{} parts", again.len()) },
-        again.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
-    );
+    let sent: Vec<String> = again.iter().map(u32::to_string).collect();
+    println!("the retry sent what was missing: parts {}", sent.join(", "));
     Ok(())
 }
 
