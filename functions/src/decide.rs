@@ -32,10 +32,6 @@ pub(crate) async fn decide<S: ObjectStore>(
         shape: "\"2026-11-23T05:14:00Z\"",
     })?;
     tracing::Span::current().record("backup", backup.to_string());
-    let waited = now.duration_since(started_at);
-    if waited > MAX_WAIT {
-        return Err(Error::WaitedTooLong { started_at, hours: waited.as_hours() });
-    }
     let verdict = match existing(catalog, backup, &input).await? {
         Some(verdict) => verdict,
         None if input.trigger == Trigger::Marker => by_marker(catalog, marker_key).await?,
@@ -45,6 +41,11 @@ pub(crate) async fn decide<S: ObjectStore>(
             batch: None,
         },
     };
+    // First what has been done meanwhile: then there is nothing to wait for.
+    let waited = now.duration_since(started_at);
+    if verdict.decision == Decision::Proceed && waited > MAX_WAIT {
+        return Err(Error::WaitedTooLong { started_at, hours: waited.as_hours() });
+    }
     tracing::info!(%execution, %backup, decision = ?verdict.decision, reason = verdict.reason, "decided");
     let Input { trigger, force, collections } = input;
     let Verdict { decision, reason, batch: batch_id } = verdict;

@@ -273,7 +273,9 @@ impl Error {
             | Self::NotRun { .. }
             | Self::HostUnfit { .. } => FailureKind::HostUnreachable,
             Self::TaskRefused { kind, .. } => *kind,
-            Self::TaskFailed { .. } | Self::Answer(_) | Self::Panicked { .. } => FailureKind::Internal,
+            // Whatever kept the script from its own answer is on the host, and may have passed by the next attempt.
+            Self::TaskFailed { .. } => FailureKind::HostUnreachable,
+            Self::Answer(_) | Self::Panicked { .. } => FailureKind::Internal,
             Self::HandedOverMissing { .. } => FailureKind::ManifestMissing,
             Self::HandedOverDiffers { .. } => FailureKind::ChecksumMismatch,
             Self::HandedOverInvalid { .. } | Self::NotAsAsked { .. } => FailureKind::ManifestInvalid,
@@ -285,9 +287,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::SettingMissing { name } => {
-                return Some(format!(
-                    "set `{name}` in the environment of the function (infra/template.yaml)"
-                ));
+                return Some(format!("set `{name}` in the environment of the function"));
             }
             Self::SettingWrong { .. } | Self::Answer(_) | Self::Panicked { .. } => return None,
             Self::EventWrong { shape, .. } => return Some(format!("it has the form {shape}")),
@@ -332,7 +332,9 @@ impl Error {
             }
             Self::HostUnfit { remedy, .. } => remedy,
             Self::TaskRefused { hint, .. } => return hint.clone(),
-            Self::TaskFailed { .. } => "`journalctl -t host-worker` on the host may have more",
+            Self::TaskFailed { .. } => {
+                "the command's output in Systems Manager, and /var/log/amazon/ssm/amazon-ssm-agent.log on the host, may have more"
+            }
             Self::HandedOverMissing { .. } | Self::HandedOverDiffers { .. } => {
                 "see who else may write under the archives' prefix, then start a new execution"
             }

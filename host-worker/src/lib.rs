@@ -178,6 +178,20 @@ fn start_log(display: Display) {
         Display::Log => "host_worker=info,transfer=info,catalog=info,warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(default));
+    // In their finer levels these write down requests, with the keys and tokens in them.
+    let filter = [
+        "aws_config",
+        "aws_runtime",
+        "aws_sdk_s3",
+        "aws_sdk_sfn",
+        "aws_smithy_runtime",
+        "hyper",
+        "hyper_util",
+        "reqwest",
+    ]
+    .into_iter()
+    .filter_map(|target| format!("{target}=warn").parse().ok())
+    .fold(filter, EnvFilter::add_directive);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second run in one process (tests, the embedded cloud) keeps the first log.
     let _already_set = match display {

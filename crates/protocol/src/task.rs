@@ -180,12 +180,16 @@ pub mod parameter {
 
 /// The most characters that the names of collections may have as one parameter.
 const MAX_COLLECTIONS: usize = 4096;
+/// The most characters of a token, by the model of Step Functions' API. The document cannot state these two: the agent's patterns repeat at most a thousand times.
+const MAX_TOKEN: usize = 2048;
+/// All collections. No parameter is ever empty: whether an agent hands an empty one over is nowhere promised, and no encoded name has an asterisk.
+const EVERY: &str = "*";
 
 impl Envelope {
     /// The parameters of the SSM document.
     pub fn parameters(&self) -> Result<BTreeMap<&'static str, String>, InvalidEnvelope> {
         let names: Vec<String> = self.collections.iter().map(CollectionName::percent_encoded).collect();
-        let collections = names.join(",");
+        let collections = if names.is_empty() { EVERY.to_owned() } else { names.join(",") };
         if collections.len() > MAX_COLLECTIONS {
             return Err(InvalidEnvelope::TooManyCollections { length: collections.len() });
         }
@@ -211,7 +215,10 @@ impl Envelope {
             .ok_or(InvalidEnvelope::Wrong { name: parameter::TASK })?;
         let backup: BackupId = value(parameter::BACKUP_ID)?.parse().map_err(wrong(parameter::BACKUP_ID))?;
         let collections = value(parameter::COLLECTIONS)?;
-        let names = collections.split(',').filter(|name| !name.is_empty());
+        if collections.len() > MAX_COLLECTIONS {
+            return Err(InvalidEnvelope::TooManyCollections { length: collections.len() });
+        }
+        let names = collections.split(',').filter(|_| collections != EVERY);
         let collections: Result<_, InvalidId> = names.map(CollectionName::from_percent_encoded).collect();
         let entered_at = value(parameter::ENTERED_AT)?
             .parse()
@@ -222,6 +229,9 @@ impl Envelope {
         let token = value(parameter::TASK_TOKEN)?;
         if token.is_empty() {
             return Err(InvalidEnvelope::Missing { name: parameter::TASK_TOKEN });
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(InvalidEnvelope::Wrong { name: parameter::TASK_TOKEN });
         }
         Ok(Self {
             task: TaskId { kind, backup },

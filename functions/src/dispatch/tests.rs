@@ -175,11 +175,11 @@ async fn every_end_of_a_command_has_its_kind() {
             Some(101),
             unknown,
             "panicked\n\n at x",
-            FailureKind::Internal,
+            FailureKind::HostUnreachable,
             "(Failed, exit code 101); it says: panicked | at x",
         ),
-        ("Failed", Some(1), "{", "", FailureKind::Internal, "(Failed, exit code 1)"),
-        ("Failed", None, "", &long, FailureKind::Internal, "xx | the end"),
+        ("Failed", Some(1), "{", "", FailureKind::HostUnreachable, "(Failed, exit code 1)"),
+        ("Failed", None, "", &long, FailureKind::HostUnreachable, "xx | the end"),
         ("SomethingNew", None, "", "", FailureKind::HostUnreachable, "SomethingNew"),
     ];
     for (status, code, stdout, stderr, expected, says) in table {

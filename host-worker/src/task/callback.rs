@@ -72,22 +72,22 @@ impl StepFunctions {
 impl Callbacks for StepFunctions {
     async fn heartbeat(&self, token: &TaskToken) -> Result<(), CallbackError> {
         let sent = self.0.send_task_heartbeat().task_token(token.expose()).send().await;
-        sent.map(drop).map_err(|error| failed(&error))
+        sent.map(drop).map_err(|error| failed(&error, token))
     }
 
     async fn success(&self, token: &TaskToken, output: &str) -> Result<(), CallbackError> {
         let sent = self.0.send_task_success().task_token(token.expose()).output(output).send().await;
-        sent.map(drop).map_err(|error| failed(&error))
+        sent.map(drop).map_err(|error| failed(&error, token))
     }
 
     async fn failure(&self, token: &TaskToken, kind: FailureKind, cause: &str) -> Result<(), CallbackError> {
         let cause: String = cause.chars().take(MAX_CAUSE).collect();
         let call = self.0.send_task_failure().task_token(token.expose()).error(kind.name()).cause(cause);
-        call.send().await.map(drop).map_err(|error| failed(&error))
+        call.send().await.map(drop).map_err(|error| failed(&error, token))
     }
 }
 
-fn failed<E>(error: &SdkError<E>) -> CallbackError
+fn failed<E>(error: &SdkError<E>, token: &TaskToken) -> CallbackError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -100,6 +100,7 @@ where
                 "{code}: this host's role needs states:SendTaskSuccess, SendTaskFailure and SendTaskHeartbeat on the state machine"
             ),
         },
-        _ => CallbackError::Unreachable { problem: on_one_line(error) },
+        // A refused value is quoted in some messages.
+        _ => CallbackError::Unreachable { problem: on_one_line(error).replace(token.expose(), "…") },
     }
 }

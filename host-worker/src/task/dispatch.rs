@@ -18,7 +18,26 @@ use super::inbox::{self, Inbox, Offer};
 use crate::{error::Error, output::Render};
 
 /// Variables that a started worker is given, by how they begin. None of them holds a secret; those of the SSM agent (`SSM_…`) do.
-const PASSED_ON: [&str; 4] = ["QDRANT_BACKUP_", "AWS_REGION", "AWS_DEFAULT_REGION", "RUST_LOG"];
+const PASSED_ON: [&str; 17] = [
+    "QDRANT_BACKUP_",
+    "RUST_LOG",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_USE_",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_",
+    // How the agent reaches AWS is how the worker does.
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
 
 /// What became of a dispatch.
 #[derive(Debug, Serialize)]
@@ -45,7 +64,7 @@ pub fn dispatch(
     detached: bool,
 ) -> Result<Dispatched, Error> {
     let envelope = Envelope::from_parameters(|name| lookup(&parameter::variable(name)))?;
-    inbox::forget_old(work_dir, now);
+    inbox::forget_old(work_dir, envelope.task, now);
     let inbox = Inbox::of(work_dir, envelope.task, &envelope.execution);
     match inbox.offer(&envelope)? {
         Offer::Outdated { newest } => Ok(Dispatched::Outdated { newest }),

@@ -1,10 +1,9 @@
 //! What is kept of tasks on this host's disk: who asked, with which token, who has taken it over, and what came out.
 //!
 //! ```text
-//! <work-dir>/tasks/<task>/result.json                      the output of a task that is done: a later token for it is answered at once;
-//!                                                          of a drill in the folder of its execution, for it is evidence of that day
-//! <work-dir>/tasks/<task>/<execution>/<order>.token        an envelope, token included (0600); empty once it is answered or dead
-//! <work-dir>/tasks/<task>/<execution>/<order>.taken        the running worker answers by this token
+//! <work-dir>/tasks/<task>/<execution>/<order>.token   an envelope, token included (0600); empty once it is answered or of no use
+//! <work-dir>/tasks/<task>/<execution>/<order>.taken   the running worker answers by this token
+//! <work-dir>/tasks/<task>/<execution>/result.json     the output of a task that is done: a later token for it is answered at once
 //! ```
 //!
 //! Files are only added, and orders sort as their names do, so that deliveries which come twice, late or at the same time need no lock: the greatest order counts.
@@ -13,10 +12,11 @@ use std::{
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use protocol::{BackupId, Envelope, ExecutionName, TaskId, TaskKind, TokenOrder};
+use protocol::{Envelope, ExecutionName, TaskId, TaskKind, TokenOrder};
 use serde_json::Value;
 use tracing::warn;
 
@@ -25,14 +25,16 @@ use crate::{
     error::Error,
 };
 
-/// How long what is known of a task is kept: longer than any execution or redrive (14 days) asks for it.
-const KEPT: SignedDuration = SignedDuration::from_hours(24 * 15);
+/// How long what is known of a task is kept after it was last touched: longer than an execution takes and may be redriven (14 days after its end).
+const KEPT: SignedDuration = SignedDuration::from_hours(24 * 20);
+
+/// How old a file is that nobody writes any more.
+const TORN_AFTER: Duration = Duration::from_secs(60);
 
 /// The tasks that one execution has asked for under one id.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     task: TaskId,
-    task_dir: PathBuf,
     dir: PathBuf,
 }
 
@@ -51,9 +53,8 @@ pub enum Offer {
 impl Inbox {
     /// The inbox of a task in this work directory. Nothing is made yet.
     pub fn of(work_dir: &Path, task: TaskId, execution: &ExecutionName) -> Self {
-        let task_dir = tasks(work_dir).join(task.to_string());
-        let dir = task_dir.join(execution.to_string());
-        Self { task, task_dir, dir }
+        let dir = tasks(work_dir).join(task.to_string()).join(execution.to_string());
+        Self { task, dir }
     }
 
     /// Keeps an envelope unless a newer one is there, and empties older ones: an execution gives out a token when the one before is dead. The same one
@@ -65,6 +66,7 @@ impl Inbox {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&self.dir).map_err(|source| local(&self.dir, "create", source))?;
+        self.remove_torn();
         let path = self.file(envelope.order, "token");
         if !path.exists() {
             write_secret(&path, envelope)?;
@@ -73,6 +75,18 @@ impl Inbox {
             self.spend(order);
         }
         Ok(Offer::Newest(path))
+    }
+
+    /// Removes what a delivery has left that was killed while it wrote. One that writes right now writes again, or is the same.
+    fn remove_torn(&self) {
+        let Ok(entries) = fs_err::read_dir(&self.dir) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let age = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
+            let torn = path.extension().is_some_and(|extension| extension == "tmp");
+            if torn && age.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > TORN_AFTER)) {
+                let _gone_already = fs_err::remove_file(&path);
+            }
+        }
     }
 
     /// The greatest order that was delivered.
@@ -119,8 +133,11 @@ impl Inbox {
         self.file(order, "taken").exists()
     }
 
-    /// Keeps what came out, before anybody is told.
+    /// Keeps what came out, before anybody is told. That nothing was being written is an observation, and grows old: it is made anew for whoever asks again.
     pub fn keep_result(&self, output: &Value) -> Result<(), Error> {
+        if self.task.kind == TaskKind::Quiesce {
+            return Ok(());
+        }
         write_durably(&self.result_file(), output.to_string().as_bytes())
     }
 
@@ -136,12 +153,7 @@ impl Inbox {
     }
 
     fn result_file(&self) -> PathBuf {
-        let dir = match self.task.kind {
-            TaskKind::Quiesce | TaskKind::Backup => &self.task_dir,
-            // It proves what could be restored when it was asked for, and to nobody else.
-            TaskKind::Drill => &self.dir,
-        };
-        dir.join("result.json")
+        self.dir.join("result.json")
     }
 
     fn file(&self, order: TokenOrder, extension: &str) -> PathBuf {
@@ -165,27 +177,34 @@ pub fn read_envelope(path: &Path) -> Result<Option<Envelope>, Error> {
     serde_json::from_slice(&bytes).map(Some).map_err(unreadable).map_err(|source| local(path, "read", source))
 }
 
-/// Removes what is known of tasks that nobody can ask for any more. What cannot be removed is tried again by the next one.
-pub fn forget_old(work_dir: &Path, now: Timestamp) {
+/// Removes what is known of tasks that nobody can ask for any more, by when they were last touched. What cannot be removed is tried again by the next one.
+pub fn forget_old(work_dir: &Path, current: TaskId, now: Timestamp) {
     let Ok(entries) = fs_err::read_dir(tasks(work_dir)) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let backup = name.to_str().and_then(|name| name.split_once('-')).map(|(_, backup)| backup.parse());
-        let Some(Ok(backup)) = backup else { continue };
-        let backup: BackupId = backup;
-        if now.duration_since(backup.time()) > KEPT
-            && let Err(error) = fs_err::remove_dir_all(entry.path())
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let old = last_touched(&path).is_some_and(|touched| now.duration_since(touched) > KEPT);
+        if old
+            && path != tasks(work_dir).join(current.to_string())
+            && let Err(error) = fs_err::remove_dir_all(&path)
         {
             warn!(error = &error as &dyn std::error::Error, "what is known of an old task stays on the disk");
         }
     }
 }
 
+/// When something was last added to a task's directory, or to one of its executions'.
+fn last_touched(task_dir: &Path) -> Option<Timestamp> {
+    let executions = fs_err::read_dir(task_dir).ok()?.flatten().map(|entry| entry.path());
+    let touched = executions
+        .chain([task_dir.to_owned()])
+        .filter_map(|path| Timestamp::try_from(fs_err::metadata(path).ok()?.modified().ok()?).ok());
+    touched.max()
+}
+
 fn tasks(work_dir: &Path) -> PathBuf {
     work_dir.join("tasks")
 }
 
-/// As `00000001764306000250000-0002`: microseconds of the epoch and retries, so that names sort as orders do.
+/// As `00001795410841500000000-0002`: nanoseconds of the epoch and retries, so that names sort as orders do.
 fn file_stem(order: TokenOrder) -> String {
     format!("{:023}-{:04}", order.entered_at.as_nanosecond().max(0), order.retry_count)
 }
@@ -275,26 +294,18 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_there_for_every_execution_that_asks() {
+    fn a_result_is_for_the_execution_that_asked() {
         let dir = tempfile::tempdir().unwrap();
-        let inbox = inbox(dir.path());
-        assert_eq!(inbox.result(), None);
-        inbox.offer(&envelope(0)).unwrap();
-        inbox.keep_result(&json!({"size": 7})).unwrap();
-        let other = Inbox::of(dir.path(), inbox.task(), &"console".parse().unwrap());
-        assert_eq!(other.result(), Some(json!({"size": 7})));
-    }
-
-    #[test]
-    fn a_drill_proves_nothing_to_another_execution() {
-        let dir = tempfile::tempdir().unwrap();
-        let drill = Envelope { task: TaskId { kind: TaskKind::Drill, ..envelope(0).task }, ..envelope(0) };
-        let inbox = Inbox::of(dir.path(), drill.task, &drill.execution);
-        inbox.offer(&drill).unwrap();
-        inbox.keep_result(&json!({"passed": true})).unwrap();
-        assert_eq!(inbox.result(), Some(json!({"passed": true})), "a retry gets the same");
-        let other = Inbox::of(dir.path(), drill.task, &"next-month".parse().unwrap());
-        assert_eq!(other.result(), None);
+        for (kind, kept) in [(TaskKind::Backup, true), (TaskKind::Drill, true), (TaskKind::Quiesce, false)] {
+            let asked = Envelope { task: TaskId { kind, ..envelope(0).task }, ..envelope(0) };
+            let inbox = Inbox::of(dir.path(), asked.task, &asked.execution);
+            inbox.offer(&asked).unwrap();
+            assert_eq!(inbox.result(), None);
+            inbox.keep_result(&json!({"size": 7})).unwrap();
+            assert_eq!(inbox.result().is_some(), kept, "{kind}: what was seen at rest is looked at again");
+            let other = Inbox::of(dir.path(), asked.task, &"console".parse().unwrap());
+            assert_eq!(other.result(), None, "{kind}: another may have asked for something else");
+        }
     }
 
     #[test]
@@ -302,11 +313,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inbox = inbox(dir.path());
         inbox.offer(&envelope(0)).unwrap();
-        let begun = envelope(0).task.backup.time();
-        forget_old(dir.path(), begun + SignedDuration::from_hours(24 * 14));
+        let days = |days: i64| Timestamp::now() + SignedDuration::from_hours(24 * days);
+        let another = TaskId { kind: TaskKind::Drill, ..envelope(0).task };
+        forget_old(dir.path(), another, days(19));
         assert!(inbox.newest().unwrap().is_some());
-        forget_old(dir.path(), begun + SignedDuration::from_hours(24 * 16));
+        forget_old(dir.path(), envelope(0).task, days(400));
+        assert!(inbox.newest().unwrap().is_some(), "a backup may be drilled after a year");
+        forget_old(dir.path(), another, days(21));
         assert_eq!(inbox.newest().unwrap(), None);
-        forget_old(&dir.path().join("none"), begun);
+        forget_old(&dir.path().join("none"), another, days(21));
     }
 }

@@ -19,6 +19,9 @@ const TIMEOUTS: std::ops::RangeInclusive<u64> = 5..=172_800;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum DocumentError {
+    /// A pattern that the agent cannot read.
+    #[error("the pattern of parameter `{0}` repeats more than a thousand times, which the agent refuses")]
+    Repeat(String),
     #[error("the document is no JSON of schema 2.2")]
     Syntax(#[source] serde_json::Error),
     #[error("schema version `{0}` is not 2.2")]
@@ -185,12 +188,22 @@ impl Definition {
     }
 }
 
+/// The largest count in a pattern's braces.
+fn largest_repeat(pattern: &str) -> u32 {
+    let braces = pattern.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+    braces.flat_map(|(counts, _)| counts.split(',')).filter_map(|count| count.parse().ok()).max().unwrap_or(0)
+}
+
 fn parameter(name: String, raw: RawParameter) -> Result<Parameter, DocumentError> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err(DocumentError::Name(name));
     }
     if raw.interpolation_type.is_some() && raw.kind != Kind::String {
         return Err(DocumentError::Interpolation(name));
+    }
+    // The agent is written in Go, whose patterns repeat at most a thousand times.
+    if raw.allowed_pattern.as_deref().is_some_and(|pattern| largest_repeat(pattern) > 1000) {
+        return Err(DocumentError::Repeat(name));
     }
     let pattern = raw.allowed_pattern.as_deref().map(Regex::new).transpose();
     let default = match raw.default {

@@ -83,7 +83,12 @@ fn only_what_may_pass_by_itself_is_tried_again() {
     for (file, machine) in machines() {
         for (name, state) in states(&machine) {
             for rule in list(state, "Retry") {
-                assert_eq!(rule["JitterStrategy"], "FULL", "{file}: {name}");
+                // Many may be told to come again by a service, and spread out. A host has one caller, and needs the whole delay.
+                let of_host =
+                    errors(rule).iter().any(|error| ["HostUnreachable", "States.Timeout"].contains(error))
+                        && state["HeartbeatSeconds"].is_number();
+                let jitter = if of_host { "NONE" } else { "FULL" };
+                assert_eq!(rule["JitterStrategy"], jitter, "{file}: {name}");
                 assert!(rule["MaxAttempts"].as_u64().is_some(), "{file}: {name} has the default of attempts");
                 for error in errors(rule) {
                     assert!(!["States.ALL", "States.TaskFailed"].contains(&error), "{file}: {name}: {error}");
@@ -210,6 +215,11 @@ fn the_document_takes_what_the_protocol_sends() {
         let pattern = stated["allowedPattern"].as_str().unwrap();
         assert!(pattern.starts_with('^') && pattern.ends_with('$'), "{name}: {pattern} is not anchored");
         assert_eq!(stated["interpolationType"], "ENV_VAR", "{name} is interpolated into the script");
+        // The agent is written in Go, whose patterns repeat at most a thousand times: it would refuse every command.
+        let counts =
+            pattern.split(|c: char| !c.is_ascii_digit()).filter_map(|count| count.parse::<u32>().ok());
+        assert!(counts.max().unwrap_or(0) <= 1000, "{name}: {pattern}");
+        assert_ne!(stated["default"], "", "{name}: an empty value may not arrive");
     }
     let kinds: Vec<&str> = TaskKind::ALL.into_iter().map(TaskKind::name).collect();
     assert_eq!(parameters["Task"]["allowedPattern"], format!("^({})$", kinds.join("|")));
