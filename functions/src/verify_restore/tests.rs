@@ -29,7 +29,7 @@ async fn a_drill_is_of_the_published_backup_unless_another_is_named() {
     let parameter = |name: &str| sent[0].command.parameters[name].clone();
     assert_eq!(
         (parameter("Task"), parameter("BackupId"), parameter("Collections")),
-        ("drill".to_owned(), id(10).to_string(), String::new())
+        ("drill".to_owned(), id(10).to_string(), "*".to_owned())
     );
 
     let mut event = drill_event();

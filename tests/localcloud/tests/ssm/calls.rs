@@ -63,7 +63,7 @@ async fn the_deployed_document_hands_its_values_to_the_worker_as_variables() {
     assert_eq!(invocation.standard_error_content(), Some("dispatch --json\n"));
     assert_eq!(
         invocation.standard_output_content().unwrap(),
-        "SSM_BackupId=20261123T051400Z\nSSM_Collections=\nSSM_EnteredAt=2026-11-23T05:14:00.123Z\n\
+        "SSM_BackupId=20261123T051400Z\nSSM_Collections=*\nSSM_EnteredAt=2026-11-23T05:14:00.123Z\n\
          SSM_Execution=nightly-1\nSSM_RetryCount=0\nSSM_Task=backup\nSSM_TaskToken=AQCEAAAAKgAAAAMAAAAA+/=_.-\n"
     );
 

@@ -272,7 +272,7 @@ fn dispatch(fixture: &Fixture) -> Command {
     for (name, value) in [
         (parameter::TASK, "backup"),
         (parameter::BACKUP_ID, "20261123T051400Z"),
-        (parameter::COLLECTIONS, ""),
+        (parameter::COLLECTIONS, "*"),
         (parameter::EXECUTION, "nightly"),
         (parameter::ENTERED_AT, "2026-11-23T05:14:00Z"),
         (parameter::RETRY_COUNT, "0"),
