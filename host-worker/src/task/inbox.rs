@@ -6,7 +6,7 @@
 //! <work-dir>/tasks/<task>/<execution>/result.json     the output of a task that is done: a later token for it is answered at once
 //! ```
 //!
-//! Files are only added, and orders sort as their names do, so that deliveries which come twice, late or at the same time need no lock: the greatest order counts.
+//! Names are never used again, a token goes only from full to empty, and orders sort as their names do, so that deliveries which come twice, late or at the same time need no lock: the greatest order counts.
 
 use std::{
     io::{self, Write},

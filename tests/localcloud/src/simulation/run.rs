@@ -171,12 +171,16 @@ async fn until_end(service: &StepFunctions, arn: &str) -> anyhow::Result<Executi
     execution.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// Waits until no process of any worker is left; how many are, when that takes too long.
+/// Waits until no process of any worker is left and no late write is on its way; how many are, when that takes too long.
 async fn quiet(world: &World) -> usize {
     let begin = tokio::time::Instant::now();
     loop {
-        let left = world.state().processes;
-        if left == 0 || begin.elapsed() > AFTERWARDS {
+        let (left, later) = {
+            let mut state = world.state();
+            while state.later.try_join_next().is_some() {}
+            (state.processes, state.later.len())
+        };
+        if left + later == 0 || begin.elapsed() > AFTERWARDS {
             return left;
         }
         sleep(Duration::from_secs(30)).await;

@@ -103,7 +103,6 @@ fn only_what_may_pass_by_itself_is_tried_again() {
 
 #[test]
 fn a_task_of_the_worker_is_tried_again_whatever_transient_it_fails_with() {
-    // Only a failure of the network between the host and the store, or of a restore, cannot come out of these.
     let backup = &machines()["backup.asl.json"];
     let state = &backup["States"]["TriggerSnapshot"];
     let retried: BTreeSet<&str> = list(state, "Retry").iter().flat_map(errors).collect();
@@ -150,7 +149,7 @@ fn a_callback_has_a_heartbeat_below_its_time_out_and_both_names_of_each() {
 }
 
 #[test]
-fn what_a_state_makes_of_a_failure_has_a_heading_in_the_runbook() {
+fn what_a_state_makes_of_a_failure_is_a_kind() {
     for (file, machine) in machines() {
         for (name, state) in states(&machine) {
             let Some(error) = state["Parameters"]["Error"].as_str() else { continue };

@@ -44,8 +44,9 @@ impl Flow {
         faults.on(Operation::SendTaskSuccess).nth(2).times(u64::MAX).inject(Effect::Throttled);
         let execution = self.start(input);
         let tasks = self.fixture.cloud.work_dir().join("tasks");
-        let id = self.backup_of(&self.workflow.service().describe_execution(&execution).unwrap());
-        let result = tasks.join(format!("backup-{id}")).join("result.json");
+        let asked = self.workflow.service().describe_execution(&execution).unwrap();
+        let task = format!("backup-{}", self.backup_of(&asked));
+        let result = tasks.join(task).join(&asked.name).join("result.json");
         until(|| result.exists()).await;
         act(self).await;
         faults.clear();
