@@ -59,7 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let display = if !cli.json && std::io::stderr().is_terminal() { Display::Bar } else { Display::Log };
-    start_log(display);
+    start_log(display, matches!(cli.command, Command::Task(_) | Command::Dispatch(_)));
     let json = cli.json;
     priority::lower(cli.command.nice());
     let result = tokio::runtime::Runtime::new()
@@ -171,31 +171,26 @@ async fn until_signal(
 }
 
 /// On a terminal only what a person must see; otherwise JSON lines. `RUST_LOG` overrides the level.
-fn start_log(display: Display) {
+fn start_log(display: Display, has_token: bool) {
     use tracing_subscriber::EnvFilter;
     let default = match display {
         Display::Bar => "warn",
         Display::Log => "host_worker=info,transfer=info,catalog=info,warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(default));
-    // In their finer levels these write down requests, with the keys and tokens in them.
-    let filter = [
-        "aws_config",
-        "aws_runtime",
-        "aws_sdk_s3",
-        "aws_sdk_sfn",
-        "aws_smithy_runtime",
-        "hyper",
-        "hyper_util",
-        "reqwest",
-    ]
-    .into_iter()
-    .filter_map(|target| format!("{target}=warn").parse().ok())
-    .fold(filter, EnvFilter::add_directive);
+    let filter = if has_token { without_requests(filter) } else { filter };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second run in one process (tests, the embedded cloud) keeps the first log.
     let _already_set = match display {
         Display::Bar => log.compact().try_init(),
         Display::Log => log.json().flatten_event(true).try_init(),
     };
+}
+
+/// No less than warnings of those that write down requests in their finer levels, with the task token in them.
+fn without_requests(filter: tracing_subscriber::EnvFilter) -> tracing_subscriber::EnvFilter {
+    ["aws_config", "aws_runtime", "aws_sdk_s3", "aws_sdk_sfn", "aws_smithy_runtime", "hyper", "hyper_util"]
+        .into_iter()
+        .filter_map(|target| format!("{target}=warn").parse().ok())
+        .fold(filter, tracing_subscriber::EnvFilter::add_directive)
 }
