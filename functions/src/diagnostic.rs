@@ -1,6 +1,7 @@
 //! How Step Functions is told of a failure: the kind as `errorType`, by which it branches; the causes and the hint as `errorMessage`, for a person, on one line.
 
 use lambda_runtime::Diagnostic;
+use protocol::failure;
 
 use crate::Error;
 
@@ -27,14 +28,7 @@ impl From<Error> for Diagnostic {
 
 /// An error and its sources on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text.replace(['\n', '\r'], " ")
+    failure::chain(error).replace(['\n', '\r'], " ")
 }
 
 /// Cuts a text off at `max` bytes, and says so.

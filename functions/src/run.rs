@@ -1,7 +1,6 @@
 //! The doorstep of all functions: the Lambda runtime, the clients of AWS, the clock and the log.
 
 use std::{
-    any::Any,
     future::poll_fn,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,6 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use catalog::{Catalog, store::S3};
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use protocol::failure::panic_text;
 use serde_json::Value;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -164,14 +164,9 @@ async fn unwinding<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(words(panic.as_ref()))),
+        Err(panic) => Poll::Ready(Err(panic_text(panic.as_ref()).to_owned())),
     })
     .await
-}
-
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]

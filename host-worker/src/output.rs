@@ -4,7 +4,7 @@
 
 use std::{fmt::Write, io::Write as _};
 
-use protocol::FailureKind;
+use protocol::{FailureKind, failure};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -82,14 +82,7 @@ impl Failure {
 
 /// An error and its causes on one line, from the outside in.
 pub(crate) fn on_one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line += ": ";
-        line += &cause.to_string();
-        source = cause.source();
-    }
-    line.replace('\n', " ")
+    failure::chain(error).replace('\n', " ")
 }
 
 /// Prints why a command failed.

@@ -1,6 +1,7 @@
 //! What can go wrong with the catalogue, on what, and what to do about it.
 
 use jiff::Timestamp;
+pub(crate) use protocol::failure::chain;
 use protocol::{BackupId, FailureKind, manifest::InvalidManifest, marker::InvalidMarker};
 
 use crate::{
@@ -315,18 +316,6 @@ impl Error {
             | Self::ProofUnwritable { .. } => false,
         }
     }
-}
-
-/// An error and its sources on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn join(reasons: &[Suspicion]) -> String {

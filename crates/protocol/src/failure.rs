@@ -3,7 +3,7 @@
 //! The same spelling is used in `SendTaskFailure.error`, the Lambdas' `errorType`, `ErrorEquals` of the state machines,
 //! the `--json` output of the CLI and the headings of the runbook.
 
-use std::{fmt, str::FromStr};
+use std::{any::Any, fmt, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -198,6 +198,24 @@ impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// An error and its sources, from the outside in, with colons between them. A source may have line breaks of its own.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// What a panic was raised with, if that is a text.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// The text is not the name of a failure kind.

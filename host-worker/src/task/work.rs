@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use protocol::{Envelope, FailureKind};
+use protocol::{Envelope, FailureKind, failure::panic_text};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -44,9 +44,7 @@ impl From<&Error> for Failure {
 impl Failure {
     /// The work panicked.
     pub(super) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text =
-            text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        let text = panic_text(panic);
         let cause = format!("a fault of this program: {text}; hint: report it with the host's log");
         Self { kind: FailureKind::Internal, cause }
     }
