@@ -110,7 +110,7 @@ async fn turn<C, W>(host: &Host<C, W>, inbox: &Inbox, envelope: &Envelope) -> Re
             info!(task = %envelope.task, "the task is done already: its result is given again");
             return Ok(Turn::Done(output));
         }
-        let holder = match HostLock::acquire(&host.work_dir, &purpose) {
+        let (holder, path) = match HostLock::acquire(&host.work_dir, &purpose) {
             Ok(lock) => return Ok(Turn::Ours(lock)),
             Err(Error::Locked { holder, path }) => (holder, path),
             Err(error) => return Ok(Turn::Refused(Failure::from(&error))),
@@ -118,7 +118,6 @@ async fn turn<C, W>(host: &Host<C, W>, inbox: &Inbox, envelope: &Envelope) -> Re
         if inbox.is_taken(envelope.order) {
             return Ok(Turn::NotNeeded(Delivered::HandedOver));
         }
-        let (holder, path) = holder;
         // The worker of the same task takes the token over, or leaves; one that does neither is waited for as long as the token can live.
         let same = holder.starts_with(&format!("{purpose} ("));
         let waited = begin.elapsed();
