@@ -12,7 +12,10 @@ use super::{
     fault::{Effect, Plan},
     run::{Mutation, Outcome, Scenario, run},
 };
-use crate::stepfunctions::Status;
+use crate::{
+    stepfunctions::{Draws, Status},
+    workflow,
+};
 
 /// How much is explored.
 #[derive(Clone, Debug)]
@@ -57,7 +60,7 @@ pub fn explore(options: &Options) -> anyhow::Result<Exploration> {
         explorer.singles(scenario, 1, &mut exploration)?;
         eprintln!("{}: {exploration} ({:.0} s)", scenario.name(), begin.elapsed().as_secs_f64());
     }
-    let mut draws = Draws(options.seed);
+    let mut draws = Draws::seeded(options.seed);
     let lengths: Vec<usize> = Scenario::ALL
         .into_iter()
         .map(|scenario| Ok(explorer.run(scenario, Plan::default())?.calls.len()))
@@ -102,12 +105,6 @@ pub fn first_violation(scenario: Scenario, mutation: Mutation) -> anyhow::Result
     Ok(None)
 }
 
-/// The shipped state machine.
-fn definition() -> anyhow::Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../state-machines/backup.asl.json");
-    Ok(fs_err::read_to_string(path)?)
-}
-
 struct Explorer {
     definition: String,
     folder: PathBuf,
@@ -118,7 +115,9 @@ impl Explorer {
         // Memory, where the system has a disk of it.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        Ok(Self { definition: definition()?, folder })
+        // Here functions go by their names.
+        let definition = workflow::definition(|function| function.name().to_owned())?;
+        Ok(Self { definition, folder })
     }
 
     fn run(&self, scenario: Scenario, plan: Plan) -> anyhow::Result<Outcome> {
@@ -130,7 +129,7 @@ impl Explorer {
         exploration.add(scenario, &Plan::default(), &undisturbed);
         if undisturbed.ends.iter().any(|(status, _)| *status != Status::Succeeded) {
             let ends = format!("{} none: undisturbed it ends with {:?}", scenario.name(), undisturbed.ends);
-            exploration.violations.push(ends);
+            exploration.violated(ends);
         }
         for call in (1..=undisturbed.calls.len()).step_by(step) {
             for effect in Effect::ALL {
@@ -140,7 +139,7 @@ impl Explorer {
                 let good = |(status, _): &(Status, _)| *status == Status::Succeeded;
                 if outcome.published == 0 || !outcome.ends.iter().all(good) {
                     let (actor, what) = &undisturbed.calls[call - 1];
-                    exploration.violations.push(format!(
+                    exploration.violated(format!(
                         "{} {plan}: one fault has cost the backup: {:?} ({actor}: {what})",
                         scenario.name(),
                         outcome.ends
@@ -157,10 +156,13 @@ impl Exploration {
     fn add(&mut self, scenario: Scenario, plan: &Plan, outcome: &Outcome) {
         self.runs += 1;
         for violation in &outcome.violations {
-            let line = format!("{} {plan}: {violation}", scenario.name());
-            eprintln!("violation: {line}");
-            self.violations.push(line);
+            self.violated(format!("{} {plan}: {violation}", scenario.name()));
         }
+    }
+
+    fn violated(&mut self, line: String) {
+        eprintln!("violation: {line}");
+        self.violations.push(line);
     }
 }
 
@@ -173,18 +175,5 @@ fn tell(outcome: &Outcome) {
     }
     for violation in &outcome.violations {
         eprintln!("violation: {violation}");
-    }
-}
-
-/// Draws from a seed: SplitMix64.
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % (bound.max(1) as u64)).unwrap_or_default()
     }
 }

@@ -26,7 +26,6 @@ use super::{
 };
 use crate::stepfunctions::{
     Draws, Execution, LambdaCall, Options, Status, StepFunctions, TaskError, TaskRequest, Tasks,
-    asl::substitute,
 };
 
 /// How long a function may run before AWS ends it.
@@ -97,7 +96,7 @@ pub struct Mutation {
     pub one_key: bool,
 }
 
-/// Runs a scenario under a plan. `folder` is where the hosts' disks are made; `definition` is the shipped file.
+/// Runs a scenario under a plan. `folder` is where the hosts' disks are made; `definition` is the shipped one, filled in.
 pub(super) fn run(
     scenario: Scenario,
     plan: Plan,
@@ -134,7 +133,7 @@ async fn simulate(
     let tasks = Arc::new(Router { world: world.clone(), settings: settings()? });
     let service = StepFunctions::with_supply(options, tasks, Box::new(Draws::seeded(7)));
     let machine = service
-        .create_state_machine("backup", &filled(definition)?, "arn:aws:iam::000000000000:role/backup")
+        .create_state_machine("backup", definition, "arn:aws:iam::000000000000:role/backup")
         .map_err(|error| anyhow::anyhow!("{error}"))?
         .arn;
 
@@ -292,18 +291,4 @@ fn settings() -> anyhow::Result<functions::Settings> {
     ]);
     functions::Settings::from_lookup(|name| values.get(name).map(|value| (*value).to_owned()))
         .map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-/// The shipped definition; functions go by their names.
-fn filled(definition: &str) -> anyhow::Result<String> {
-    let values: BTreeMap<String, String> = [
-        ("QuiesceCheckFunction", Function::QuiesceCheck.name()),
-        ("TriggerSnapshotFunction", Function::TriggerSnapshot.name()),
-        ("PublishManifestFunction", Function::PublishManifest.name()),
-        ("AlarmTopic", "arn:aws:sns:us-east-1:000000000000:alarms"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect();
-    Ok(substitute(definition, &values)?)
 }

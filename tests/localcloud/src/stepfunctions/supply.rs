@@ -38,6 +38,11 @@ impl Draws {
         Self::seeded(uuid::Uuid::new_v4().as_u64_pair().0)
     }
 
+    /// A number below `bound`, which is at least 1.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % (bound.max(1) as u64)).unwrap_or_default()
+    }
+
     /// SplitMix64 (Steele, Lea, Flood 2014).
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -124,7 +124,7 @@ impl Workflow {
         let machine = service
             .create_state_machine(
                 MACHINE,
-                &definition(&lambda)?,
+                &definition(|function| lambda.arn(function.name()))?,
                 &format!("arn:aws:iam::{ACCOUNT}:role/{MACHINE}"),
             )
             .map_err(|error| anyhow::anyhow!("the state machine is refused: {error}"))?
@@ -175,7 +175,7 @@ impl Workflow {
 
     /// The shipped definition with this cloud's substitutions.
     pub fn definition(&self) -> anyhow::Result<String> {
-        definition(&self.lambda)
+        definition(|function| self.lambda.arn(function.name()))
     }
 
     /// Starts an execution, as the console does. Must be called within a runtime.
@@ -213,13 +213,13 @@ impl Drop for Workflow {
     }
 }
 
-/// The shipped definition with its substitutions, as `DefinitionSubstitutions` makes them.
-fn definition(lambda: &Lambda) -> anyhow::Result<String> {
+/// The shipped definition with its substitutions, as `DefinitionSubstitutions` makes them; `name_of` says how a function is called.
+pub fn definition(name_of: impl Fn(Function) -> String) -> anyhow::Result<String> {
     let text = fs_err::read_to_string(repository("state-machines/backup.asl.json"))?;
     let values = BTreeMap::from([
-        ("QuiesceCheckFunction".to_owned(), lambda.arn(Function::QuiesceCheck.name())),
-        ("TriggerSnapshotFunction".to_owned(), lambda.arn(Function::TriggerSnapshot.name())),
-        ("PublishManifestFunction".to_owned(), lambda.arn(Function::PublishManifest.name())),
+        ("QuiesceCheckFunction".to_owned(), name_of(Function::QuiesceCheck)),
+        ("TriggerSnapshotFunction".to_owned(), name_of(Function::TriggerSnapshot)),
+        ("PublishManifestFunction".to_owned(), name_of(Function::PublishManifest)),
         ("AlarmTopic".to_owned(), topic()),
     ]);
     substitute(&text, &values).context("fill in the state machine's substitutions")

@@ -7,9 +7,8 @@ use std::{
 
 use localcloud::{
     s3::{Effect, Operation},
-    ssm::HostOptions,
     stepfunctions::{Execution, Status},
-    workflow::{INSTANCE, TAG, Workflow, WorkflowOptions},
+    workflow::{Workflow, WorkflowOptions},
 };
 use protocol::task::parameter;
 use rustix::process::{Pid, Signal, kill_process};
@@ -124,14 +123,9 @@ const IMPATIENT: u32 = 150;
 impl Flow {
     /// Lets the waits of workers on the host end sooner than those of Step Functions.
     pub(crate) fn impatient(self) -> Self {
-        let ssm = &self.workflow.ssm;
-        let mut options = HostOptions::new(INSTANCE, self.fixture.cloud.dir().join("agent/impatient"));
-        let (key, value) = TAG.split_once('=').unwrap();
-        options = options.tag(key, value);
-        options.env = ssm.environment(INSTANCE).unwrap();
-        options.env.insert("QDRANT_BACKUP_TIME_DIVISOR".to_owned(), IMPATIENT.to_string());
-        ssm.remove_host(INSTANCE).unwrap();
-        ssm.add_host(options).unwrap();
+        self.change_host(|options| {
+            options.env.insert("QDRANT_BACKUP_TIME_DIVISOR".to_owned(), IMPATIENT.to_string());
+        });
         self
     }
 
