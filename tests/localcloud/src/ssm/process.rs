@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getsid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The variable that every process of a host has.
 pub(crate) const MARKER: &str = "LOCALCLOUD_HOST";
@@ -51,6 +51,17 @@ pub(crate) fn marked(prefix: &str, which: Which) -> Vec<Pid> {
         let ours = environment.split(|&byte| byte == 0).any(|pair| pair.starts_with(start.as_bytes()));
         ours.then_some(pid)
     });
-    let attached = |pid: &Pid| getsid(None).is_ok_and(|own| getsid(Some(*pid)) == Ok(own));
-    pids.filter(|pid| which == Which::All || attached(pid)).collect()
+    let own = session("self");
+    pids.filter(|pid| {
+        which == Which::All || (own.is_some() && session(&pid.as_raw_nonzero().to_string()) == own)
+    })
+    .collect()
+}
+
+/// The session of a process, read where it may be 0: in a container its leader can be a process that is not seen from within,
+/// and `getsid` of `rustix` takes that for impossible.
+fn session(process: &str) -> Option<i32> {
+    let stat = fs_err::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // After the name, which is in parentheses and may hold anything: state, parent, process group, session (proc_pid_stat(5)).
+    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
 }
