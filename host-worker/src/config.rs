@@ -62,6 +62,13 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(default)]
     pub task: TaskSettings,
+    /// How the host brings itself up; in the config file only.
+    #[arg(skip)]
+    pub boot: Option<BootSettings>,
+    /// What a restore must keep to; in the config file only.
+    #[arg(skip)]
+    #[serde(default)]
+    pub targets: Targets,
     /// What this host's network sustains, as 7.5Gbps [default: as the instance type or the link says]
     #[arg(long, global = true, env = "QDRANT_BACKUP_NETWORK_BANDWIDTH", value_name = "RATE")]
     pub network_bandwidth: Option<NetworkBandwidth>,
@@ -98,6 +105,69 @@ impl TaskSettings {
         ];
         let typed = flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
         BackupArgs::parsed(typed).map_err(|problem| Error::BadSetting { name: "task", problem })
+    }
+}
+
+/// How the host brings itself up: the table `[boot]` of the config file. A host without it has a Qdrant that somebody else starts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BootSettings {
+    /// Where the instance's disks are mounted, the one mount of Qdrant's container [default: /workspace/qdrant].
+    #[serde(default = "BootSettings::workspace")]
+    pub workspace: PathBuf,
+    /// A directory stands in for the disks: nothing is formatted or mounted. For machines without disks of their own, and for tests.
+    #[serde(default)]
+    pub no_disks: bool,
+    /// The image that Qdrant is to run from, with a version as its tag, as `qdrant/qdrant:v1.18.3-unprivileged`. A backup of another version is restored
+    /// with the same image under that version's tag first.
+    pub image: String,
+    /// File (0600) of `NAME=value` lines that the container is given: both API keys of Qdrant, and nothing else that is secret.
+    pub environment_file: PathBuf,
+    /// Memory limit of the container, as 24GiB [default: none].
+    pub memory: Option<ByteSize>,
+    /// Whether gRPC (6334) is published beside REST.
+    #[serde(default)]
+    pub grpc: bool,
+    /// The Auto Scaling group and its launch hook, where one waits for this host.
+    pub lifecycle: Option<LifecycleSettings>,
+}
+
+impl BootSettings {
+    fn workspace() -> PathBuf {
+        PathBuf::from("/workspace/qdrant")
+    }
+}
+
+/// Who waits for the host: the table `[boot.lifecycle]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LifecycleSettings {
+    /// The Auto Scaling group.
+    pub group: String,
+    /// The launch hook.
+    pub hook: String,
+    /// The instance [default: as the instance metadata service says].
+    pub instance_id: Option<String>,
+}
+
+/// What a restore must keep to, for reports and alarms: the table `[targets]` of the config file.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Targets {
+    /// Seconds from the start of a boot to verified and serving (RTO).
+    pub rto_seconds: u64,
+    /// Seconds between two published backups (RPO).
+    pub rpo_seconds: u64,
+    /// Milliseconds that 95 of 100 searches may take before a host that warms up is warm.
+    pub search_milliseconds: u64,
+    /// Seconds after which a host serves although it is not warm.
+    pub warm_up_seconds: u64,
+}
+
+impl Default for Targets {
+    /// Two hours, a day, and what the golden searches of a warm collection stay well below.
+    fn default() -> Self {
+        Self { rto_seconds: 7_200, rpo_seconds: 86_400, search_milliseconds: 50, warm_up_seconds: 600 }
     }
 }
 
@@ -322,6 +392,16 @@ impl Config {
         &self.task_backup_args
     }
 
+    /// How the host brings itself up, where it does.
+    pub fn boot(&self) -> Option<&BootSettings> {
+        self.settings.boot.as_ref()
+    }
+
+    /// What a restore must keep to.
+    pub fn targets(&self) -> Targets {
+        self.settings.targets
+    }
+
     /// What this host is for.
     pub fn host_role(&self) -> HostRole {
         self.settings.host_role.unwrap_or_default()
@@ -362,6 +442,8 @@ impl Settings {
             time_divisor: self.time_divisor.or(fallback.time_divisor),
             // Flags cannot set it.
             task: fallback.task,
+            boot: fallback.boot,
+            targets: fallback.targets,
             network_bandwidth: self.network_bandwidth.or(fallback.network_bandwidth),
             memory_budget: self.memory_budget.or(fallback.memory_budget),
         }

@@ -13,6 +13,7 @@ pub mod golden;
 pub mod governor;
 pub mod limits;
 pub mod lock;
+pub mod machine;
 mod network;
 pub mod observe;
 pub mod origin;
