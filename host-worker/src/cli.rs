@@ -51,7 +51,7 @@ pub enum Command {
     /// Check everything that a backup needs, and say what to do about it
     Doctor,
     /// For the SSM document: keep the task in the environment (SSM_…) and start a worker for it
-    Dispatch(DispatchArgs),
+    Dispatch,
     /// For `dispatch`: see to a task until Step Functions has acknowledged the answer
     Task(TaskArgs),
 }
@@ -70,7 +70,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Acknowledge
             | Self::Doctor
-            | Self::Dispatch(_) => 0,
+            | Self::Dispatch => 0,
         }
     }
 }
@@ -224,14 +224,6 @@ pub struct PublishArgs {
     /// Publish even what looks like damage
     #[arg(long)]
     pub force: bool,
-}
-
-/// How a worker is started.
-#[derive(Args, Clone, Debug)]
-pub struct DispatchArgs {
-    /// Start the worker as a process of its own, even where systemd could be asked for a unit
-    #[arg(long, env = "QDRANT_BACKUP_DETACHED")]
-    pub detached: bool,
 }
 
 /// Which task.

@@ -60,7 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let display = if !cli.json && std::io::stderr().is_terminal() { Display::Bar } else { Display::Log };
-    start_log(display, matches!(cli.command, Command::Task(_) | Command::Dispatch(_)));
+    start_log(display, matches!(cli.command, Command::Task(_) | Command::Dispatch));
     let json = cli.json;
     priority::lower(cli.command.nice());
     let result = tokio::runtime::Runtime::new()
@@ -110,8 +110,8 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
                 let diagnosis = session.unless_cancelled(doctor::doctor(&session, now)).await??;
                 judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
             }
-            Command::Dispatch(args) => {
-                done(&task::dispatch(&config.work_dir(), variable, now, args.detached)?, cli.json)
+            Command::Dispatch => {
+                done(&task::dispatch(&config.work_dir(), variable, now, config.has_systemd())?, cli.json)
             }
             Command::Task(args) => task::run(config.clone(), args, cancel.clone()).await,
         }
