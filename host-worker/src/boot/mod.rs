@@ -94,7 +94,7 @@ where
     H: Host,
 {
     let awaited = Cell::new(None);
-    let mut boot = Boot {
+    let boot = Boot {
         machine,
         host,
         order,
@@ -147,7 +147,7 @@ where
     M: Disks + Container + Addresses + Lifecycle,
     H: Host,
 {
-    async fn run(&mut self) -> Result<BootResult, Error> {
+    async fn run(mut self) -> Result<BootResult, Error> {
         while let Err(error) = self.disks().await {
             self.hold(Step::Disks, error, After::LookAgain).await?;
         }
@@ -183,7 +183,7 @@ where
                 Err(error) => self.failed(step, error).await?,
             }
         }
-        self.finish()
+        Ok(self.finish())
     }
 
     async fn disks(&self) -> Result<(), Error> {
@@ -356,14 +356,15 @@ where
         }
     }
 
-    fn finish(&mut self) -> Result<BootResult, Error> {
-        if matches!(self.told, Told::Completed | Told::NobodyWaits) {
-            self.enter(Step::Done)?;
-        } else {
-            self.save_or_warn();
+    /// The host serves, whatever becomes of its record. Where the group could not be told, the next run has that left to do.
+    fn finish(self) -> BootResult {
+        let mut boot = self;
+        if !matches!(boot.told, Told::Failed { .. }) {
+            boot.record.step = Step::Done;
         }
-        info!(seconds = self.record.serving_after_seconds, "the host serves");
-        Ok(BootResult::Serving { record: Box::new(self.record.clone()), lifecycle: self.told.clone() })
+        boot.save_or_warn();
+        info!(seconds = boot.record.serving_after_seconds, "the host serves");
+        BootResult::Serving { record: Box::new(boot.record), lifecycle: boot.told }
     }
 
     /// Begins a step, on the disk as well. One that is taken again goes on being timed.

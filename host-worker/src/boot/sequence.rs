@@ -183,8 +183,11 @@ pub enum After {
 
 /// Judges a step's failure. `failures` says how often the source has failed in a way that may pass, this time included.
 pub fn after(step: Step, error: &Error, failures: u32) -> After {
-    if step == Step::Restore {
-        return after_restore(innermost(error), failures);
+    match step {
+        Step::Restore => return after_restore(innermost(error), failures),
+        // The bucket is only read. When it has said all, it is for a person to say what else there is.
+        Step::Choose if !matches!(error, Error::Boot(_)) => return After::LookAgain,
+        _ => {}
     }
     let for_a_person = matches!(
         error.kind(),
