@@ -50,6 +50,8 @@ pub enum Command {
     Acknowledge,
     /// Check everything that a backup needs, and say what to do about it
     Doctor,
+    /// Bring this host up: disks, restore, verification, warm-up, and only then Qdrant at its address
+    Boot(BootArgs),
     /// For the SSM document: keep the task in the environment (SSM_…) and start a worker for it
     Dispatch,
     /// For `dispatch`: see to a task until Step Functions has acknowledged the answer
@@ -70,6 +72,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Acknowledge
             | Self::Doctor
+            | Self::Boot(_)
             | Self::Dispatch => 0,
         }
     }
@@ -224,6 +227,27 @@ pub struct PublishArgs {
     /// Publish even what looks like damage
     #[arg(long)]
     pub force: bool,
+}
+
+/// How to boot.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct BootArgs {
+    /// End with an exit code where the host would be held
+    #[arg(long)]
+    pub once: bool,
+    /// Delete the data on this host's disk, and restore the published backup in its place. Clears the completion marker
+    #[arg(long, conflicts_with = "adopt")]
+    pub replace: bool,
+    /// Serve the data on this host's disk as it is, although no boot has verified it
+    #[arg(long)]
+    pub adopt: bool,
+}
+
+impl BootArgs {
+    /// Whether a person typed a decision, and is there to read what is wrong with it.
+    pub(crate) fn is_typed(&self) -> bool {
+        self.replace || self.adopt
+    }
 }
 
 /// Which task.

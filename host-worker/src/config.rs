@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
 };
@@ -337,6 +338,29 @@ impl Config {
         Ok(QdrantAccess { url, api_key })
     }
 
+    /// The address that Qdrant is to answer at, which has to be one of this machine's: its network interface's.
+    pub fn qdrant_address(&self) -> Result<IpAddr, Error> {
+        let url = self.qdrant()?.url;
+        let host = reqwest::Url::parse(&url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let address = host.and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        address.ok_or_else(|| Error::BadSetting {
+            name: "qdrant-url",
+            problem: format!("`{url}` names no IP address, which is what `boot` publishes Qdrant on"),
+        })
+    }
+
+    /// These settings for a Qdrant at another address of this machine, at the same port.
+    pub fn with_qdrant_at(&self, address: IpAddr) -> Result<Self, Error> {
+        let mut url = reqwest::Url::parse(&self.qdrant()?.url)
+            .map_err(|source| Error::Setting { name: "qdrant-url", source: Box::new(source) })?;
+        url.set_ip_host(address).map_err(|()| Error::BadSetting {
+            name: "qdrant-url",
+            problem: format!("`{address}` cannot be put into it"),
+        })?;
+        let settings = Settings { qdrant_url: Some(url.into()), ..self.settings.clone() };
+        Ok(Self { settings, ..self.clone() })
+    }
+
     /// Qdrant's snapshots directory.
     pub fn snapshots_dir(&self) -> Result<SnapshotsDir, Error> {
         let host = required(&self.settings.snapshots_dir, "snapshots-dir")?.clone();
@@ -552,6 +576,21 @@ mod tests {
         let config = Config::new(from_file, None, Some("s3cr3t-in-env".to_owned())).unwrap();
         let printed = format!("{config:?} {:#?} {:?}", config, config.qdrant().unwrap());
         assert!(!printed.contains("s3cr3t"), "{printed}");
+    }
+
+    #[test]
+    fn qdrant_is_at_an_address_and_can_be_at_another() {
+        let at = |url: &str| {
+            let url = url.to_owned();
+            Config::new(settings(|s| s.qdrant_url = Some(url)), None, None).unwrap()
+        };
+        let config = at("http://10.0.2.15:6333");
+        assert_eq!(config.qdrant_address().unwrap().to_string(), "10.0.2.15");
+        assert_eq!(at("http://[fd00::1]:6333").qdrant_address().unwrap().to_string(), "fd00::1");
+        let local = config.with_qdrant_at([127, 0, 0, 1].into()).unwrap();
+        assert_eq!(local.qdrant().unwrap().url, "http://127.0.0.1:6333");
+        let refused = at("http://qdrant.internal:6333").qdrant_address().unwrap_err().to_string();
+        assert!(refused.contains("names no IP address"), "{refused}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{error::Error as StdError, io, path::PathBuf};
 
 use protocol::{BackupId, CollectionName, FailureKind, Verdict};
 
-use crate::{config::ByteSize, qdrant, quiesce, verify::Summary};
+use crate::{boot, config::ByteSize, machine, qdrant, quiesce, verify::Summary};
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,12 @@ pub enum Error {
     NotForDrills,
 
     // Other parts.
+    /// The boot does not go on by itself.
+    #[error(transparent)]
+    Boot(#[from] boot::Refused),
+    /// The machine below Qdrant.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
     /// Qdrant.
     #[error(transparent)]
     Qdrant(#[from] qdrant::Error),
@@ -283,6 +289,8 @@ impl Error {
             | Self::SnapshotNotVisible { .. } => FailureKind::ConfigInvalid,
             // What AWS lets through the document's patterns and this program does not take: one of the two is of another version.
             Self::Envelope(_) => FailureKind::ConfigInvalid,
+            Self::Boot(refused) => refused.kind(),
+            Self::Machine(_) => FailureKind::Internal,
             Self::Qdrant(error) => error.kind(),
             Self::Quiesce(error) => error.kind(),
             Self::Transfer(error) => error.kind(),
@@ -320,6 +328,7 @@ impl Error {
             Self::Envelope(_) => Some(
                 "the document, the Lambdas and host-worker must be of one version; `dispatch` is for the SSM document, a person types `host-worker backup`".to_owned(),
             ),
+            Self::Boot(refused) => refused.hint(),
             Self::Qdrant(error) => error.hint().map(str::to_owned),
             Self::Quiesce(error) => error.hint().map(str::to_owned),
             Self::Transfer(error) => error.hint(),
@@ -369,6 +378,7 @@ impl Error {
             | Self::ApiKeyFile { .. }
             | Self::LockFile { .. }
             | Self::Local { .. }
+            | Self::Machine(_)
             | Self::NoSuchCollection { .. }
             | Self::AliasNotSet { .. }
             | Self::Cancelled => None,

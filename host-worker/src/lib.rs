@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod bandwidth;
+pub mod boot;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
@@ -109,6 +110,13 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
                 let session = open().await?;
                 let diagnosis = session.unless_cancelled(doctor::doctor(&session, now)).await??;
                 judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
+            }
+            Command::Boot(args) => {
+                let order = boot::Order::new(&config, args, now)?;
+                let host = boot::OnHost::open(config.clone(), cancel.clone(), display).await?;
+                let machine = boot::NoMachine::new(&config)?;
+                let result = boot::boot(&machine, &host, &order, &cancel).await?;
+                judged(&result, result.complete(), FailureKind::Internal, cli.json)
             }
             Command::Dispatch => {
                 done(&task::dispatch(&config.work_dir(), variable, now, config.has_systemd())?, cli.json)

@@ -137,7 +137,7 @@ impl Limits {
 }
 
 /// `MemAvailable` of `/proc/meminfo` in bytes.
-fn available(meminfo: &str) -> Option<u64> {
+pub(crate) fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)

@@ -1,7 +1,7 @@
 //! Which backup a command is about.
 
 use catalog::{How, Resolved, Selector};
-use protocol::Manifest;
+use protocol::{BackupId, Manifest};
 
 use crate::{cli::Selection, error::Error, session::Session};
 
@@ -34,6 +34,21 @@ pub(crate) async fn select(
     let published = session.catalog.pointer().await.ok().flatten().map(|pointer| pointer.manifest.backup_id);
     let degraded = published != Some(manifest.backup_id);
     Ok(Chosen { manifest, why, degraded })
+}
+
+/// The backup with this id: as the pointer says where it names that one, so that it is not degraded; else by its immutable manifest.
+pub(crate) async fn by_id(session: &Session, backup: BackupId, why: String) -> Result<Chosen, Error> {
+    let pointer = match session.catalog.pointer().await {
+        Ok(pointer) => pointer.filter(|pointer| pointer.manifest.backup_id == backup),
+        // It may be what made this backup the choice.
+        Err(_) => None,
+    };
+    if let Some(pointer) = pointer {
+        session.catalog.check_object(&pointer.manifest, None).await?;
+        return Ok(Chosen { manifest: pointer.manifest, why, degraded: false });
+    }
+    let manifest = session.catalog.find(Selector::Id(backup)).await?;
+    Ok(Chosen { manifest, why, degraded: true })
 }
 
 /// The manifest of the backup that `selection` means, without a look at its archive.

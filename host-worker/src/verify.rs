@@ -228,6 +228,18 @@ async fn verify_data(
     Ok(DataVerified { backup_id: manifest.backup_id, verdict: verdict::judge(&golden, &observed, &wanted) })
 }
 
+/// Compares a running Qdrant with the whole of a backup, aliases included.
+pub(crate) async fn compare_whole(
+    session: &Session,
+    manifest: &Manifest,
+    golden: &GoldenSet,
+) -> Result<Verdict, Error> {
+    let names: BTreeMap<CollectionName, CollectionName> =
+        manifest.collections.iter().map(|record| (record.name.clone(), record.name.clone())).collect();
+    let observed = observe::observe(&session.qdrant()?, golden, &names, true, REPLAY_PATIENCE).await?;
+    Ok(verdict::judge(golden, &observed, &names.into_keys().collect()))
+}
+
 /// The golden set that the manifest names, proved to be it.
 pub(crate) async fn golden(session: &Session, manifest: &Manifest) -> Result<GoldenSet, Error> {
     let key = manifest.key.golden();

@@ -163,7 +163,7 @@ impl LocalSnapshots {
 }
 
 /// When Qdrant began a snapshot, as its name says: `<collection>-<peer>-2026-11-23-05-14-00.snapshot`, in UTC.
-fn begun_at(snapshot: &str) -> Option<Timestamp> {
+pub(crate) fn begun_at(snapshot: &str) -> Option<Timestamp> {
     const STAMP: usize = "2026-11-23-05-14-00".len();
     let stem = snapshot.strip_suffix(".snapshot")?;
     let stamp = stem.get(stem.len().checked_sub(STAMP)?..)?;

@@ -28,7 +28,7 @@ use crate::{
     session::Session,
 };
 
-pub(crate) use local::{free_bytes, local, require_free, write_durably};
+pub(crate) use local::{begun_at, free_bytes, local, require_free, write_durably};
 pub use pack::Moved;
 pub(crate) use pack::tool;
 pub(crate) use waiting::{remove_manifest, waiting_manifest};

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use transfer::{ArchiveRef, FrameIndex};
 
 use super::{
+    JournalAfterwards,
     journal::{Asked, Journal, Step},
     options,
     plan::{Place, Plan, Target},
@@ -197,8 +198,11 @@ impl<'a> BringBack<'a> {
     }
 
     /// Ends the restore after its end: nobody has to go on from it.
-    pub(super) fn end(self) {
-        self.journal.end();
+    pub(super) fn end(self, afterwards: JournalAfterwards) {
+        match afterwards {
+            JournalAfterwards::Goes => self.journal.end(),
+            JournalAfterwards::Stays => {}
+        }
     }
 
     /// Removes what was made, and says what cannot be undone.

@@ -8,6 +8,7 @@ mod stage;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -37,7 +38,8 @@ use crate::{
     output::{Render, table},
     progress::{Display, Phases},
     pulse::Phase,
-    qdrant, select,
+    qdrant,
+    select::{self, Chosen},
     session::Session,
     verify::{self, Summary},
 };
@@ -78,18 +80,40 @@ pub async fn restore(
 
 /// Brings a backup back while the caller holds the host's lock.
 pub(crate) async fn restore_under(
-    _lock: &HostLock,
+    lock: &HostLock,
     session: &Session,
     args: &RestoreArgs,
     mut phases: Phases,
 ) -> Result<RestoreResult, Error> {
-    let work_dir = session.config.work_dir();
     phases.enter(Phase::PreFlight);
     let chosen = if args.unproved {
         select::select_unproved(session, &args.selection).await?
     } else {
         select::select(session, &args.selection, args.fallback).await?
     };
+    restore_chosen(lock, session, args, chosen, JournalAfterwards::Goes, phases).await
+}
+
+/// What becomes of the journal when the restore has come to its end, whatever that is. A failure that was undone leaves none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JournalAfterwards {
+    /// It goes: what is in Qdrant belongs to whoever uses it.
+    Goes,
+    /// It stays: until the caller has noted what came of the restore, the same restore can be asked for again and finds its work done.
+    Stays,
+}
+
+/// Brings the backup back that the caller, who holds the host's lock, has chosen.
+pub(crate) async fn restore_chosen(
+    _lock: &HostLock,
+    session: &Session,
+    args: &RestoreArgs,
+    chosen: Chosen,
+    afterwards: JournalAfterwards,
+    mut phases: Phases,
+) -> Result<RestoreResult, Error> {
+    let work_dir = session.config.work_dir();
+    phases.enter(Phase::PreFlight);
     let manifest = &chosen.manifest;
     let qdrant = session.qdrant()?.watched(phases.pulse().clone());
     let server = qdrant.version().await?;
@@ -155,7 +179,7 @@ pub(crate) async fn restore_under(
     };
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
-        bring_back.end();
+        bring_back.end(afterwards);
         return Err(not_as_recorded(verdict, false));
     }
 
@@ -171,14 +195,14 @@ pub(crate) async fn restore_under(
     observed.aliases = plan.judges_aliases().then_some(aliases);
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
-        bring_back.end();
+        bring_back.end(afterwards);
         return Err(not_as_recorded(verdict, true));
     }
 
     if whole {
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: chosen.degraded })?;
     }
-    bring_back.end();
+    bring_back.end(afterwards);
     let timings = phases.finish();
     info!(backup = %manifest.backup_id, collections = plan.targets.len(), "restore done");
     Ok(RestoreResult {
@@ -233,10 +257,27 @@ fn options(session: &Session, args: &RestoreArgs) -> Result<ReadOptions, Error> 
 fn require_room(manifest: &Manifest, plan: &Plan, dir: &SnapshotsDir) -> Result<(), Error> {
     let missing = plan.targets.iter().filter(|target| target.place != Place::Done);
     let sizes = missing.map(|target| manifest.collections[target.record].size_bytes);
+    let needed = room(sizes).saturating_sub(stage::taken(dir));
+    require_free(&dir.host, needed, ROOM_IS_FOR)
+}
+
+/// As [`require_room`], before Qdrant can be asked what is there: everything below these directories is taken for a part of the restore, which judges it later.
+pub(crate) fn require_room_for(
+    manifest: &Manifest,
+    snapshots: &SnapshotsDir,
+    data_dir: &Path,
+) -> Result<(), Error> {
+    let needed = room(manifest.collections.iter().map(|record| record.size_bytes));
+    let there = stage::taken(snapshots).saturating_add(stage::bytes_below(data_dir));
+    require_free(&snapshots.host, needed.saturating_sub(there), ROOM_IS_FOR)
+}
+
+const ROOM_IS_FOR: &str = "the collections and the largest snapshot";
+
+fn room(sizes: impl Iterator<Item = u64>) -> u64 {
     let (sum, largest) =
         sizes.fold((0_u64, 0_u64), |(sum, largest), size| (sum.saturating_add(size), largest.max(size)));
-    let needed = sum.saturating_add(largest).saturating_sub(stage::taken(dir));
-    require_free(&dir.host, needed, "the collections and the largest snapshot")
+    sum.saturating_add(largest)
 }
 
 /// Sets the plan's aliases in one step; answers with all that there are.

@@ -42,13 +42,15 @@ pub(super) struct Staged {
 
 /// The bytes on the disk that an earlier restore has left in the directory, and which this one will use or remove.
 pub(super) fn taken(snapshots: &SnapshotsDir) -> u64 {
-    fn below(path: &Path) -> u64 {
-        let Ok(found) = fs_err::symlink_metadata(path) else { return 0 };
-        let inside = || fs_err::read_dir(path).into_iter().flatten().flatten();
-        let within: u64 = if found.is_dir() { inside().map(|entry| below(&entry.path())).sum() } else { 0 };
-        within + found.blocks() * 512
-    }
-    below(&snapshots.host.join(NAME))
+    bytes_below(&snapshots.host.join(NAME))
+}
+
+/// The bytes on the disk that a file takes, or a directory with all that is in it.
+pub(super) fn bytes_below(path: &Path) -> u64 {
+    let Ok(found) = fs_err::symlink_metadata(path) else { return 0 };
+    let inside = || fs_err::read_dir(path).into_iter().flatten().flatten();
+    let within: u64 = if found.is_dir() { inside().map(|entry| bytes_below(&entry.path())).sum() } else { 0 };
+    within + found.blocks() * 512
 }
 
 impl Stage {

@@ -1,0 +1,144 @@
+//! Having Qdrant up: for this machine alone or for everybody, and telling who waits for it.
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{
+    Boot, Host, Refused,
+    record::{Record, Step},
+    report::Told,
+    seconds_between, sequence,
+};
+use crate::{
+    error::Error,
+    machine::{Addresses, Container, Disks, Launch, Lifecycle},
+    output::on_one_line,
+};
+
+/// How often a Qdrant that ends before it answers is started.
+const STARTS: u32 = 3;
+/// How often the group is told before the boot ends without.
+const COMPLETIONS: u32 = 6;
+
+impl<M, H> Boot<'_, M, H>
+where
+    M: Disks + Container + Addresses + Lifecycle,
+    H: Host,
+{
+    /// Has the right Qdrant run at the right address, and waits until it answers. One that runs already is not started again.
+    pub(super) async fn bring_up(&mut self) -> Result<(), Error> {
+        let launch = sequence::launch(&self.record, &self.order.wanted)?;
+        if self.record.image.as_ref() != Some(&launch.image) {
+            self.keep(Record { image: Some(launch.image.clone()), ..self.record.clone() })?;
+        }
+        for _ in 0..STARTS {
+            let running = self.machine.running().await?;
+            if running.as_ref() != Some(&launch) {
+                self.refuse_served(running.as_ref())?;
+                info!(image = launch.image, address = %launch.address, "starting Qdrant");
+                self.machine.start(&launch).await?;
+            }
+            if self.answers(&launch).await? {
+                self.run.up = Some(launch);
+                return Ok(());
+            }
+            warn!(image = launch.image, "Qdrant has ended before it answered");
+        }
+        Err(Refused::Ends { image: launch.image, times: STARTS }.into())
+    }
+
+    /// Before the marker, whatever runs where others reach it was started by somebody else.
+    fn refuse_served(&self, running: Option<&Launch>) -> Result<(), Refused> {
+        match running {
+            Some(Launch { address, .. }) if self.record.marker.is_none() && *address != sequence::LOOPBACK => {
+                Err(Refused::Served { address: *address })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Waits until it answers, or has ended (`false`).
+    async fn answers(&self, launch: &Launch) -> Result<bool, Error> {
+        let started = Instant::now();
+        loop {
+            let last = match self.host.answers(launch.address).await {
+                Ok(()) => return Ok(true),
+                Err(error) => on_one_line(&error),
+            };
+            if self.machine.running().await?.as_ref() != Some(launch) {
+                return Ok(false);
+            }
+            let waited = started.elapsed();
+            if waited >= self.order.timing.loading {
+                return Err(Refused::Silent { image: launch.image.clone(), address: launch.address, waited, last }.into());
+            }
+            self.pause(self.order.timing.poll).await?;
+        }
+    }
+
+    pub(super) async fn await_address(&mut self) -> Result<(), Error> {
+        let (address, started) = (self.order.wanted.address, Instant::now());
+        while !self.machine.has(address) {
+            let waited = started.elapsed();
+            if waited >= self.order.timing.address {
+                return Err(Refused::NoAddress { address, waited }.into());
+            }
+            self.pause(self.order.timing.poll).await?;
+        }
+        self.run.address = true;
+        Ok(())
+    }
+
+    /// Serves: from here on others may write.
+    pub(super) async fn serve(&mut self) -> Result<(), Error> {
+        let launch = sequence::launch(&self.record, &self.order.wanted)?;
+        let configured = self.order.wanted.image.name();
+        if launch.image != configured {
+            self.note(format!(
+                "Qdrant stays `{}`: the configured `{configured}` cannot take its data over, which takes one minor version at a time",
+                launch.image
+            ));
+        }
+        self.bring_up().await?;
+        self.run.serving = true;
+        if self.record.serving_at.is_none() {
+            let now = self.now();
+            self.record.serving_at = Some(now);
+            self.record.serving_after_seconds = Some(seconds_between(self.record.started_at, now));
+        }
+        // It serves, whatever becomes of the record.
+        self.save_or_warn();
+        Ok(())
+    }
+
+    /// Tells the group. A host that serves goes on serving whether it can be told or not: the hook's default result is CONTINUE.
+    pub(super) async fn complete(&mut self) -> Result<(), Error> {
+        self.run.told = true;
+        if self.awaited.get() == Some(false) {
+            return Ok(());
+        }
+        let mut pause = self.order.timing.complete;
+        for left in (0..COMPLETIONS).rev() {
+            match self.machine.complete().await {
+                Ok(()) => {
+                    info!("the Auto Scaling group was told");
+                    self.told = Told::Completed;
+                    return Ok(());
+                }
+                Err(error) => {
+                    let problem = on_one_line(&error);
+                    warn!(error = problem, left, step = Step::Lifecycle.name(), "the Auto Scaling group was not told");
+                    self.told = Told::Failed { problem };
+                }
+            }
+            if left > 0 {
+                self.pause(pause).await?;
+                pause *= 2;
+            }
+        }
+        if let Told::Failed { problem } = &self.told {
+            self.note(format!("the Auto Scaling group was not told that the host is ready: {problem}"));
+        }
+        Ok(())
+    }
+}
