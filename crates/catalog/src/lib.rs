@@ -19,6 +19,7 @@ mod check;
 mod error;
 mod listing;
 mod probe;
+mod prune;
 mod publish;
 mod resolve;
 pub mod rules;
@@ -29,10 +30,11 @@ pub use check::{CheckedObject, Checksum};
 pub use error::Error;
 pub use listing::{Entry, Listing, PointerState, Proved};
 pub use probe::{Check, Finding, Probe, Standing};
+pub use prune::{Orphan, Removed};
 pub use publish::{Outcome, PublishPolicy, Published};
 pub use resolve::{How, Resolved, Selector, Skipped};
 pub use rules::Suspicion;
-pub use store::ObjectStore;
+pub use store::{Deletion, ObjectStore};
 
 #[cfg(test)]
 mod tests;

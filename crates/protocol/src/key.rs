@@ -47,7 +47,7 @@ fn invalid(what: &'static str, text: &str) -> InvalidKey {
 }
 
 /// The folder of the archives: one or more path components of `[A-Za-z0-9_.-]`, neither `.` nor `..`, without a slash at either end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(String);
 
@@ -125,7 +125,7 @@ impl Layout {
 }
 
 /// The key of an archive, from which those of its side files follow.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ArchiveKey {
     prefix: Prefix,
@@ -167,6 +167,19 @@ impl ArchiveKey {
     /// The key of the manifest as the host hands it over to whoever may publish.
     pub fn manifest(&self) -> String {
         format!("{}/{}.manifest.json", self.prefix, self.stem())
+    }
+
+    /// How the keys of the archive and of everything beside it begin, and no other's.
+    pub fn beginning(&self) -> String {
+        format!("{}/{}.", self.prefix, self.stem())
+    }
+
+    /// The archive that has this key, or beside which the object with this key lies.
+    pub fn owning(key: &str) -> Option<Self> {
+        let at = key.rfind('/').map_or(0, |slash| slash + 1);
+        let (stem, ending) = key[at..].split_once('.')?;
+        let endings = ["tar.zst", "tar.zst.sha256", "frames.json.zst", "golden.json.zst", "manifest.json"];
+        endings.contains(&ending).then(|| format!("{}{stem}.tar.zst", &key[..at]).parse().ok())?
     }
 
     fn stem(&self) -> String {
@@ -347,6 +360,22 @@ mod tests {
         }
         assert_eq!(parse_manifest("qdrant/manifests/latest.json"), None);
         assert_eq!(parse_manifest(POINTER), None);
+    }
+
+    #[test]
+    fn whatever_lies_beside_an_archive_is_known_by_its_key() {
+        let archive: ArchiveKey = "a.b/qdrant_snapshot_20261123T051400Z-0badcafe.tar.zst".parse().unwrap();
+        for key in
+            [archive.to_string(), archive.sha256(), archive.frames(), archive.golden(), archive.manifest()]
+        {
+            assert_eq!(ArchiveKey::owning(&key), Some(archive.clone()), "{key}");
+            assert!(key.starts_with(&archive.beginning()), "{key}");
+        }
+        for key in
+            ["a.b/.doctor", "a.b/qdrant_snapshot_20261123T051400Z-0badcafe.txt", "a.b/x.tar.zst", "", "."]
+        {
+            assert_eq!(ArchiveKey::owning(key), None, "{key}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod marker;
 pub mod point_id;
 pub mod proof;
+pub mod retention;
 pub mod task;
 pub mod verdict;
 

@@ -22,7 +22,8 @@ use jiff::Timestamp;
 use protocol::key;
 
 use super::{
-    Condition, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError, StoreError,
+    Condition, Deletion, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError,
+    StoreError,
 };
 
 /// How often a body is read that breaks off or does not have its checksum.
@@ -213,6 +214,14 @@ impl ObjectStore for S3 {
             (None, Err(error)) => Err(call.failure(error)),
             (None, Ok(_)) => Err(call.broken("the answer is incomplete", "no Date header")),
         }
+    }
+}
+
+impl Deletion for S3 {
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let call = self.call(Operation::Delete, key);
+        let sent = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        sent.map(drop).map_err(|error| call.failure(error))
     }
 }
 
