@@ -4,6 +4,7 @@
 //! in here is a pure function that is tested as a table.
 
 pub mod digest;
+pub mod drill;
 pub mod failure;
 pub mod golden;
 pub mod id;
