@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cloud;
 pub mod corpus;
 pub mod demo;
+pub mod ec2;
 pub mod events;
 pub mod indexer;
 pub mod lambda;

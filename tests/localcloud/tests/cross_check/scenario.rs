@@ -12,7 +12,7 @@ use localcloud::{
     indexer::Client,
     qdrant::QdrantOptions,
     s3::{Effect, Operation},
-    workflow::{INSTANCE, Workflow, WorkflowOptions},
+    workflow::{INSTANCE, Machine, Workflow, WorkflowOptions},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,7 +64,7 @@ impl Run {
         // Before the first command: the worker answers to whoever runs the states.
         workflow.ssm.remove_host(INSTANCE).unwrap();
         workflow.add_host_of(&cloud, INSTANCE, &endpoint).unwrap();
-        let engine = Engine::at(&endpoint, &workflow.definition().unwrap()).await;
+        let engine = Engine::at(&endpoint, &workflow.definition(Machine::Backup).unwrap()).await;
         Self { workflow, cloud, engine, _moto: moto, _dir: dir }
     }
 
