@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::fault::Operation;
 use super::instance::{Instance, State, come_up, go_down};
@@ -119,7 +120,7 @@ fn run(service: &Arc<Service>, parameters: &Value) -> Result<Value, ApiError> {
         client_token: request.client_token.clone(),
         launched_at: Timestamp::now(),
         reservation: format!("r-{}", &hex[15..]),
-        unseen: service.options.unseen_calls,
+        visible: Instant::now() + service.options.hidden,
     };
     let launch = Launch { parameters: parameters.clone(), instance: instance.id.clone() };
     launches.insert(request.client_token, launch);
@@ -171,20 +172,13 @@ struct Filter {
 /// The instances that pass every filter, as far as EC2 shows them already.
 fn describe(service: &Service, request: &DescribeInstances) -> Result<Value, ApiError> {
     request.filters.iter().try_for_each(Filter::check)?;
-    let mut reservations = Vec::new();
-    service.instances.send_if_modified(|instances| {
-        let found = instances.iter_mut();
-        for instance in found.filter(|instance| request.filters.iter().all(|filter| filter.passes(instance)))
-        {
-            match instance.unseen.checked_sub(1) {
-                Some(unseen) => instance.unseen = unseen,
-                None => reservations.push(reservation(std::iter::once(&*instance))),
-            }
-        }
-        // Nobody waits for what is shown.
-        false
-    });
-    Ok(json!({ "Reservations": reservations }))
+    let now = Instant::now();
+    let instances = service.instances.borrow();
+    let passes = |instance: &&Instance| {
+        instance.visible <= now && request.filters.iter().all(|filter| filter.passes(instance))
+    };
+    let shown = instances.iter().filter(passes).map(|instance| reservation(std::iter::once(instance)));
+    Ok(json!({ "Reservations": shown.collect::<Vec<_>>() }))
 }
 
 impl Filter {

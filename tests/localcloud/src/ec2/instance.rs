@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Service;
 use super::fault::Fate;
@@ -24,8 +25,8 @@ pub struct Instance {
     pub launched_at: Timestamp,
     /// The reservation that its launch made.
     pub(super) reservation: String,
-    /// How many calls do not show it yet.
-    pub(super) unseen: u32,
+    /// From when on it is shown.
+    pub(super) visible: Instant,
 }
 
 /// The state of an instance.

@@ -2,7 +2,7 @@
 //!
 //! What it guarantees:
 //!
-//! * an instance goes the way of AWS's states, each for as long as [`Ec2Options`] says, and is not shown by the first calls that look for it;
+//! * an instance goes the way of AWS's states, each for as long as [`Ec2Options`] says, and is not shown at once;
 //! * what an instance *is* belongs to a [`Fleet`]: it boots when the instance has run for a while, and halts before the instance is `shutting-down`;
 //! * a launch with a known client token is the launch of before; with other parameters it is `IdempotentParameterMismatch`;
 //! * whatever a test scripts with [`Faults`] strikes exactly there, and [`Ec2::calls`] tells what was asked.
@@ -50,8 +50,8 @@ pub struct Ec2Options {
     pub boot: Duration,
     /// How long it is `shutting-down`.
     pub shutting_down: Duration,
-    /// How many calls of `DescribeInstances` do not show an instance that was just launched.
-    pub unseen_calls: u32,
+    /// How long `DescribeInstances` does not show an instance that was launched.
+    pub hidden: Duration,
 }
 
 impl Default for Ec2Options {
@@ -60,7 +60,7 @@ impl Default for Ec2Options {
             pending: Duration::from_secs(10),
             boot: Duration::from_secs(30),
             shutting_down: Duration::from_secs(30),
-            unseen_calls: 1,
+            hidden: Duration::from_secs(5),
         }
     }
 }

@@ -292,7 +292,7 @@ fn divided(options: &Ec2Options, divisor: u32) -> Ec2Options {
         pending: options.pending / divisor,
         boot: options.boot / divisor,
         shutting_down: options.shutting_down / divisor,
-        unseen_calls: options.unseen_calls,
+        hidden: options.hidden / divisor,
     }
 }
 
