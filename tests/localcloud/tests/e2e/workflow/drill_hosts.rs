@@ -1,5 +1,11 @@
 //! Drills whose staging host does not come, goes away, or comes twice.
 
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use host_worker::lock::HostLock;
 use localcloud::{
     ec2::{Effect, Fate, Operation, State},
     ssm,
@@ -10,6 +16,7 @@ use super::{
     drilling::{BRISK, QUICK},
     harness::Flow,
 };
+use crate::harness::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_staging_host_that_never_appears_fails_the_drill() {
@@ -108,5 +115,27 @@ async fn two_drills_at_once_have_a_host_each() {
     hosts.sort();
     assert_eq!(sent, hosts);
     assert_eq!(flow.counted(), [(true, None), (true, None)]);
+    flow.assert_no_staging().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_still_busy_with_itself_is_waited_for() {
+    let (flow, _) = Flow::with_backup(BRISK).await;
+    let held = Arc::<Mutex<Option<HostLock>>>::default();
+    let holder = Arc::clone(&held);
+    // As `boot` does while it prepares the disks.
+    flow.workflow.staging.on_boot(move |_qdrant, host| {
+        let work_dir = Path::new(&host.env["QDRANT_BACKUP_WORK_DIR"]);
+        *holder.lock().unwrap() = Some(HostLock::acquire(work_dir, "boot").unwrap());
+    });
+    let execution = flow.start_drill(&json!({}));
+    until(|| flow.attempts(&execution, "RestoreAndVerify").first().is_some_and(|attempt| attempt == "Busy"))
+        .await;
+    held.lock().unwrap().take();
+    let drilled = flow.ended(&execution).await;
+    flow.succeeded(&drilled);
+    let mut attempts = flow.attempts(&execution, "RestoreAndVerify");
+    assert_eq!(attempts.pop().as_deref(), Some("done"));
+    assert!(attempts.iter().all(|attempt| attempt == "Busy"), "{attempts:?}");
     flow.assert_no_staging().await;
 }
