@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 use crate::{
     ec2::Ec2,
@@ -78,7 +79,7 @@ fn absent(service: &str, action: &str) -> TaskError {
     TaskError::new("States.Runtime", format!("the embedded cloud has no `{service}:{action}`"))
 }
 
-/// An answer of SSM's API as the SDK integration passes it on: without what is null, and with the names of the Java SDK's exceptions.
+/// An answer of SSM's API as the SDK integration passes it on: times as text, without what is null, and with the names of the Java SDK's exceptions.
 fn of_ssm(answer: Answer) -> Result<Value, TaskError> {
     let Answer::Reply { status, body } = answer else {
         return Err(TaskError::new(
@@ -89,6 +90,14 @@ fn of_ssm(answer: Answer) -> Result<Value, TaskError> {
     let Value::Object(mut fields) = body else { return Ok(body) };
     if status == 200 {
         fields.retain(|_, value| !value.is_null());
+        let hosts = fields.get_mut("InstanceInformationList").and_then(Value::as_array_mut);
+        for host in hosts.into_iter().flatten() {
+            let time =
+                host.get("LastPingDateTime").and_then(Value::as_f64).map(SignedDuration::try_from_secs_f64);
+            if let Some(Ok(time)) = time {
+                host["LastPingDateTime"] = json!(Timestamp::UNIX_EPOCH.saturating_add(time).ok());
+            }
+        }
         return Ok(Value::Object(fields));
     }
     let text = |field: &str| fields.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -102,8 +111,6 @@ fn of_ssm(answer: Answer) -> Result<Value, TaskError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn refused(status: u16, code: &str) -> String {
@@ -120,7 +127,9 @@ mod tests {
         assert_eq!(refused(400, "ThrottlingException"), "Ssm.SsmException");
         assert_eq!(refused(400, "AccessDeniedException"), "Ssm.SsmException");
         assert_eq!(of_ssm(Answer::Nothing).unwrap_err().error, "Ssm.SdkClientException");
-        let body = json!({ "InstanceInformationList": [], "NextToken": null });
-        assert_eq!(of_ssm(Answer::Reply { status: 200, body }), Ok(json!({ "InstanceInformationList": [] })));
+        let body = json!({ "InstanceInformationList": [{ "LastPingDateTime": 1_795_863_602.5 }], "NextToken": null });
+        let passed_on =
+            json!({ "InstanceInformationList": [{ "LastPingDateTime": "2026-11-28T11:00:02.5Z" }] });
+        assert_eq!(of_ssm(Answer::Reply { status: 200, body }), Ok(passed_on));
     }
 }
