@@ -1,5 +1,5 @@
-//! `verify-restore`: all that a restore drill decides. Which backup ([`choose`]), that a staging host restores it, what its answer is worth ([`judge`]), and what is
-//! counted of it ([`outcome`]).
+//! `verify-restore`: all that a restore drill decides. Which backup (`choose`), that a staging host restores it, what its answer is worth (`judge`), and what is
+//! counted of it (`outcome`).
 
 mod choose;
 mod judge;
