@@ -9,6 +9,7 @@ pub mod cloud;
 pub mod corpus;
 pub mod demo;
 pub mod docker;
+pub mod ec2;
 pub mod events;
 pub mod indexer;
 pub mod instance;
