@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions, and their helpers are tests, too")]
 
+mod choosing;
 mod cuts;
 mod faults;
 mod model;
