@@ -181,10 +181,17 @@ pub enum After {
     Person,
 }
 
-/// Judges a step's failure. `failures` says how often the source has failed in a way that may pass, this time included.
-pub fn after(step: Step, error: &Error, failures: u32) -> After {
+/// Judges a step's failure. `failures` says how often the source has failed in a way that may pass, this time included; `half`, whether half a restore of this
+/// boot's own is on the disk.
+pub fn after(step: Step, error: &Error, failures: u32, half: bool) -> After {
     if step == Step::Restore {
         return after_restore(innermost(error), failures);
+    }
+    // One that runs and is silent loads; one that ends may be killed by what it has to load.
+    let ends = error.kind() == FailureKind::QdrantUnavailable
+        && !matches!(error, Error::Boot(Refused::Silent { .. }));
+    if step == Step::Start && ends && half {
+        return After::Anew;
     }
     // The bucket is only read. When it has said all, it is for a person to say what else there is.
     if step == Step::Choose && !matches!(error, Error::Boot(_)) {
@@ -218,7 +225,7 @@ fn after_restore(error: &Error, failures: u32) -> After {
     // What may pass, and does not for ever.
     let until_spent = |after| if spent { After::Person } else { after };
     if matches!(error, Error::HalfInTheWay { .. }) {
-        until_spent(After::Anew)
+        if spent { After::Reject } else { After::Anew }
     } else if matches!(error, Error::InTheWay { .. }) {
         // Collections that this boot has not asked for.
         After::Person
