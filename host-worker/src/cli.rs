@@ -53,7 +53,7 @@ pub enum Command {
     /// Bring this host up: disks, restore, verification, warm-up, and only then Qdrant at its address
     Boot(BootArgs),
     /// For the SSM document: keep the task in the environment (SSM_…) and start a worker for it
-    Dispatch(DispatchArgs),
+    Dispatch,
     /// For `dispatch`: see to a task until Step Functions has acknowledged the answer
     Task(TaskArgs),
 }
@@ -73,7 +73,7 @@ impl Command {
             | Self::Acknowledge
             | Self::Doctor
             | Self::Boot(_)
-            | Self::Dispatch(_) => 0,
+            | Self::Dispatch => 0,
         }
     }
 }
@@ -248,14 +248,6 @@ impl BootArgs {
     pub(crate) fn is_typed(&self) -> bool {
         self.replace || self.adopt
     }
-}
-
-/// How a worker is started.
-#[derive(Args, Clone, Debug)]
-pub struct DispatchArgs {
-    /// Start the worker as a process of its own, even where systemd could be asked for a unit
-    #[arg(long, env = "QDRANT_BACKUP_DETACHED")]
-    pub detached: bool,
 }
 
 /// Which task.

@@ -3,7 +3,12 @@
 //! Below this module nothing reads the environment. A secret comes from a file or the environment, never from the command line, where
 //! every user of the host could read it.
 
-use std::{fmt, net::IpAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    fmt,
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use protocol::{Layout, key};
@@ -58,6 +63,10 @@ pub struct Settings {
     /// By what waits are divided, in an embedded cloud whose clock runs faster [default: 1]
     #[arg(long, global = true, env = "QDRANT_BACKUP_TIME_DIVISOR", value_name = "N", hide = true)]
     pub time_divisor: Option<NonZeroU32>,
+    /// Start what is to outlive this program as a process of its own, even where systemd could be asked for a unit
+    #[arg(long, global = true, env = "QDRANT_BACKUP_DETACHED", hide = true)]
+    #[serde(skip)]
+    pub detached: bool,
     /// How tasks of the workflow are done; in the config file only.
     #[arg(skip)]
     #[serde(default)]
@@ -415,6 +424,21 @@ impl Config {
         &self.task_backup_args
     }
 
+    /// Whether systemd is there, and is to be asked for units.
+    pub fn has_systemd(&self) -> bool {
+        !self.settings.detached && Path::new("/run/systemd/system").is_dir()
+    }
+
+    /// The port of Qdrant's REST endpoint.
+    pub fn qdrant_port(&self) -> Result<u16, Error> {
+        let url = self.qdrant()?.url;
+        let port = reqwest::Url::parse(&url).ok().and_then(|url| url.port_or_known_default());
+        port.ok_or_else(|| Error::BadSetting {
+            name: "qdrant-url",
+            problem: format!("`{url}` names no port"),
+        })
+    }
+
     /// How the host brings itself up, where it does.
     pub fn boot(&self) -> Option<&BootSettings> {
         self.settings.boot.as_ref()
@@ -464,6 +488,7 @@ impl Settings {
             host_role: self.host_role.or(fallback.host_role),
             time_divisor: self.time_divisor.or(fallback.time_divisor),
             // Flags cannot set it.
+            detached: self.detached,
             task: fallback.task,
             boot: fallback.boot,
             targets: fallback.targets,

@@ -61,7 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let display = if !cli.json && std::io::stderr().is_terminal() { Display::Bar } else { Display::Log };
-    start_log(display, matches!(cli.command, Command::Task(_) | Command::Dispatch(_)));
+    start_log(display, matches!(cli.command, Command::Task(_) | Command::Dispatch));
     let json = cli.json;
     priority::lower(cli.command.nice());
     let result = tokio::runtime::Runtime::new()
@@ -114,12 +114,12 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
             Command::Boot(args) => {
                 let order = boot::Order::new(&config, args, now)?;
                 let host = boot::OnHost::open(config.clone(), cancel.clone(), display).await?;
-                let machine = boot::NoMachine::new(&config)?;
+                let machine = machine::Machine::of(&config, !config.has_systemd()).await?;
                 let result = boot::boot(&machine, &host, &order, &cancel).await?;
                 judged(&result, result.complete(), FailureKind::Internal, cli.json)
             }
-            Command::Dispatch(args) => {
-                done(&task::dispatch(&config.work_dir(), variable, now, args.detached)?, cli.json)
+            Command::Dispatch => {
+                done(&task::dispatch(&config.work_dir(), variable, now, config.has_systemd())?, cli.json)
             }
             Command::Task(args) => task::run(config.clone(), args, cancel.clone()).await,
         }

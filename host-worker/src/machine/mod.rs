@@ -1,11 +1,27 @@
 //! What boot needs of the machine below Qdrant, as narrow ports: its disks, the container that Qdrant runs in, its addresses, and what its
 //! Auto Scaling group waits for.
 //!
-//! Nothing here decides. The order of things, and what is done when one of them fails, is `boot`'s.
+//! Nothing here decides. The order of things, and what is done when one of them fails, is `boot`'s. [`Machine`] is the machine that the worker runs on.
+
+mod addresses;
+mod disks;
+mod docker;
+mod error;
+mod lifecycle;
+mod program;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::error::Error;
+use self::{
+    disks::Nvme,
+    docker::{Docker, Owner, Paths},
+    error::io_error,
+    lifecycle::AutoScaling,
+};
+use crate::config::{BootSettings, Config};
 
 /// The instance's own NVMe disks, as one file system.
 pub trait Disks {
@@ -72,27 +88,84 @@ pub trait Lifecycle {
     fn complete(&self) -> impl Future<Output = Result<(), Error>>;
 }
 
-/// Why the machine did not do as asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A program of the machine's could not be run.
-    #[error("cannot run `{program}`")]
-    NotRun {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A program of the machine's failed.
-    #[error("`{program} {arguments}` ended with {status}: {stderr}")]
-    Failed {
-        /// The program.
-        program: &'static str,
-        /// Its arguments, which hold no secret.
-        arguments: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// What it said, on one line.
-        stderr: String,
-    },
+/// The machine that this program runs on, as its settings describe it.
+#[derive(Debug)]
+pub struct Machine {
+    disks: Nvme,
+    docker: Docker,
+    auto_scaling: AutoScaling,
+}
+
+impl Machine {
+    /// Reads the settings; touches nothing yet. With `detached`, Qdrant's container belongs to a process of its own even where there is systemd.
+    pub async fn of(config: &Config, detached: bool) -> Result<Self, crate::Error> {
+        let missing = crate::Error::MissingSetting { name: "boot" };
+        let BootSettings { workspace, no_disks, environment_file, memory, grpc, .. } =
+            config.boot().ok_or(missing)?;
+        let paths = Paths::of(config, workspace)?;
+        let url = config.qdrant()?.url;
+        let port = reqwest::Url::parse(&url).ok().and_then(|url| url.port_or_known_default());
+        let port = port.ok_or_else(|| crate::Error::BadSetting {
+            name: "qdrant-url",
+            problem: format!("`{url}` names no port"),
+        })?;
+        let systemd = !detached && std::path::Path::new("/run/systemd/system").is_dir();
+        Ok(Self {
+            disks: Nvme {
+                workspace: workspace.clone(),
+                no_disks: *no_disks,
+                qdrants: vec![paths.storage.clone(), paths.snapshots.clone()],
+                work_dir: paths.work_dir.clone(),
+            },
+            docker: Docker {
+                owner: if systemd {
+                    Owner::Systemd
+                } else {
+                    Owner::Process(paths.work_dir.join("qdrant.log"))
+                },
+                environment_file: environment_file.clone(),
+                memory: memory.map(|size| size.0),
+                grpc: *grpc,
+                port,
+                paths,
+            },
+            auto_scaling: AutoScaling::of(config).await,
+        })
+    }
+}
+
+impl Disks for Machine {
+    async fn prepare(&self) -> Result<Prepared, Error> {
+        self.disks.prepare().await
+    }
+}
+
+impl Container for Machine {
+    async fn running(&self) -> Result<Option<Launch>, Error> {
+        self.docker.running().await
+    }
+
+    async fn start(&self, launch: &Launch) -> Result<(), Error> {
+        self.docker.start(launch).await
+    }
+
+    async fn stop(&self) -> Result<(), Error> {
+        self.docker.stop().await
+    }
+}
+
+impl Addresses for Machine {
+    fn has(&self, address: IpAddr) -> bool {
+        addresses::has(address)
+    }
+}
+
+impl Lifecycle for Machine {
+    async fn heartbeat(&self) -> Result<bool, Error> {
+        self.auto_scaling.heartbeat().await
+    }
+
+    async fn complete(&self) -> Result<(), Error> {
+        self.auto_scaling.complete().await
+    }
 }

@@ -61,7 +61,7 @@ pub fn dispatch(
     work_dir: &Path,
     lookup: impl Fn(&str) -> Option<String>,
     now: Timestamp,
-    detached: bool,
+    systemd: bool,
 ) -> Result<Dispatched, Error> {
     let envelope = Envelope::from_parameters(|name| lookup(&parameter::variable(name)))?;
     inbox::forget_old(work_dir, envelope.task, now);
@@ -71,7 +71,7 @@ pub fn dispatch(
         Offer::Newest(file) => {
             let arguments = [OsString::from("task"), file.into_os_string()];
             let program = std::env::current_exe().map_err(|source| failed("find this program", source))?;
-            let unit = if !detached && Path::new("/run/systemd/system").is_dir() {
+            let unit = if systemd {
                 Some(start_unit(&program, &arguments, &envelope)?)
             } else {
                 start_process(&program, &arguments, &inbox.log_file(envelope.order))?;

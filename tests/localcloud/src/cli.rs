@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use functions::Function;
 
 use crate::{
-    demo,
+    demo, docker,
     qdrant::Existing,
     simulation::{self, Scenario},
     up,
@@ -19,6 +19,8 @@ use crate::{
 
 /// The name of the worker's program.
 pub(crate) const WORKER: &str = "host-worker";
+/// The name of Docker's.
+pub(crate) const DOCKER: &str = "docker";
 
 /// Everything that qdrant-backup talks to, on this machine, and a demo of the main job.
 #[derive(Debug, Parser)]
@@ -107,12 +109,15 @@ struct SimulateArgs {
     only: Option<Vec<String>>,
 }
 
-/// Runs the program with these arguments and answers with its exit code. Under the name `host-worker` it is that.
+/// Runs the program with these arguments and answers with its exit code. Under the names `host-worker` and `docker` it is those.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter().peekable();
     let name = arguments.peek().map(Path::new).and_then(Path::file_name);
     if name == Some(OsStr::new(WORKER)) {
         return host_worker::run(arguments);
+    }
+    if name == Some(OsStr::new(DOCKER)) {
+        return docker::program::run(arguments);
     }
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command: Command::HostWorker { arguments } }) => {

@@ -2,13 +2,16 @@
 //!
 //! It is a development crate. Nothing ships it and no product crate depends on it.
 
+pub mod autoscaling;
 mod background;
 pub mod cli;
 pub mod cloud;
 pub mod corpus;
 pub mod demo;
+pub mod docker;
 pub mod events;
 pub mod indexer;
+pub mod instance;
 pub mod lambda;
 mod process;
 pub mod qdrant;

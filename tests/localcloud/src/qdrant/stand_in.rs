@@ -15,7 +15,7 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,8 +49,12 @@ pub struct QdrantOptions {
     pub background_replay: bool,
     /// After a restart collections with points are grey until something is written, as when optimizations are pending.
     pub grey_after_restart: bool,
-    /// The port on the loopback; 0 picks a free one.
+    /// The address that it listens on.
+    pub address: IpAddr,
+    /// The port there; 0 picks a free one.
     pub port: u16,
+    /// Its script of faults; clones are of the same.
+    pub faults: Faults,
 }
 
 impl Default for QdrantOptions {
@@ -67,7 +71,9 @@ impl Default for QdrantOptions {
             startup_delay: Duration::ZERO,
             background_replay: false,
             grey_after_restart: false,
+            address: Ipv4Addr::LOCALHOST.into(),
             port: 0,
+            faults: Faults::default(),
         }
     }
 }
@@ -113,12 +119,12 @@ impl QdrantStandIn {
         fs::create_dir_all(&settings.storage_dir)?;
         fs::create_dir_all(&settings.snapshots_dir)?;
         // Taken now, so that the address is known although nothing may listen yet.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+        let listener = TcpListener::bind((options.address, options.port)).await?;
         let mut stand_in = Self {
             settings,
             startup_delay: options.startup_delay,
             address: listener.local_addr()?,
-            faults: Faults::default(),
+            faults: options.faults,
             calls: CallLog::default(),
             running: None,
             current: Arc::default(),
@@ -161,7 +167,7 @@ impl QdrantStandIn {
         Ok(())
     }
 
-    /// `http://127.0.0.1:port`, the same after a restart.
+    /// `http://address:port`, the same after a restart.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

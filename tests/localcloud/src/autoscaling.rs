@@ -1,0 +1,219 @@
+//! The embedded Auto Scaling, as far as an instance of a group talks to it, and the instance metadata service that tells an instance who it is.
+//!
+//! Not there: groups, launches and terminations by themselves, signatures, and every other action.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Form, Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+
+use crate::{
+    script::Script,
+    serve::{DropConnection, HttpServer},
+};
+
+/// The token that the metadata service gives, and wants back.
+const TOKEN: &str = "localcloud-imds-token";
+
+/// The services.
+#[derive(Debug)]
+pub struct AutoScaling {
+    shared: Arc<Shared>,
+    server: HttpServer,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<Group>,
+    effects: Script<String, Effect>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// The one instance of the group, and how far the group is with it.
+    instance: Option<(String, Standing)>,
+    calls: Vec<String>,
+}
+
+/// How far the group is with its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// `Pending`: the hook has not begun.
+    Pending,
+    /// `Pending:Wait`.
+    Waiting,
+    /// `InService`.
+    InService,
+}
+
+/// What happens to a call, scripted by its action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// `AccessDenied`.
+    Denied,
+    /// 503, as when the service is not well.
+    Unavailable,
+    /// It is done, and nobody hears of it.
+    LoseReply,
+    /// The hook's time-out ended the action before this call.
+    Over,
+}
+
+impl AutoScaling {
+    /// The group's name.
+    pub const GROUP: &str = "qdrant";
+    /// The launch hook's name.
+    pub const HOOK: &str = "restored";
+
+    /// Starts the services.
+    pub fn start() -> anyhow::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let router = Router::new()
+            .route("/", post(act))
+            .route(
+                "/latest/api/token",
+                put(async || ([("x-aws-ec2-metadata-token-ttl-seconds", "21600")], TOKEN)),
+            )
+            .route("/latest/meta-data/{*path}", get(metadata))
+            .with_state(Arc::clone(&shared));
+        Ok(Self { shared, server: HttpServer::start(router, 0)? })
+    }
+
+    /// Of the API and of the metadata service.
+    pub fn endpoint(&self) -> String {
+        self.server.endpoint()
+    }
+
+    /// Makes this the group's instance.
+    pub fn set(&self, instance: &str, standing: Standing) {
+        lock(&self.shared.state).instance = Some((instance.to_owned(), standing));
+    }
+
+    /// How far the group is with its instance.
+    pub fn standing(&self) -> Option<Standing> {
+        lock(&self.shared.state).instance.as_ref().map(|(_, standing)| *standing)
+    }
+
+    /// The actions that were called, in order.
+    pub fn calls(&self) -> Vec<String> {
+        lock(&self.shared.state).calls.clone()
+    }
+
+    /// Faults, by action.
+    pub fn effects(&self) -> &Script<String, Effect> {
+        &self.shared.effects
+    }
+}
+
+async fn metadata(
+    State(shared): State<Arc<Shared>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if headers.get("x-aws-ec2-metadata-token").is_none_or(|token| token != TOKEN) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let state = lock(&shared.state);
+    match (path.as_str(), &state.instance) {
+        ("instance-id", Some((instance, _))) => instance.clone().into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn act(State(shared): State<Arc<Shared>>, Form(form): Form<BTreeMap<String, String>>) -> Response {
+    let field = |name: &str| form.get(name).map_or("", String::as_str);
+    let action = field("Action").to_owned();
+    let effect = shared.effects.strike(&action);
+    let mut state = lock(&shared.state);
+    state.calls.push(action.clone());
+    match effect {
+        Some(Effect::Denied) => {
+            return refused(StatusCode::FORBIDDEN, "AccessDenied", "not authorized to perform this");
+        }
+        Some(Effect::Unavailable) => {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "try again");
+        }
+        Some(Effect::Over) => {
+            if let Some((_, standing)) = &mut state.instance {
+                *standing = Standing::InService;
+            }
+        }
+        Some(Effect::LoseReply) | None => {}
+    }
+    let result = match action.as_str() {
+        "DescribeAutoScalingInstances" => described(&state, field("InstanceIds.member.1")),
+        "RecordLifecycleActionHeartbeat" | "CompleteLifecycleAction" => {
+            let ours = field("AutoScalingGroupName") == AutoScaling::GROUP
+                && field("LifecycleHookName") == AutoScaling::HOOK
+                && (action.starts_with('R') || field("LifecycleActionResult") == "CONTINUE");
+            match &mut state.instance {
+                Some((instance, standing))
+                    if ours && instance == field("InstanceId") && *standing == Standing::Waiting =>
+                {
+                    if action.starts_with('C') {
+                        *standing = Standing::InService;
+                    }
+                    String::new()
+                }
+                _ => {
+                    let message =
+                        format!("No active Lifecycle Action found with instance ID {}", field("InstanceId"));
+                    return refused(StatusCode::BAD_REQUEST, "ValidationError", &message);
+                }
+            }
+        }
+        other => return refused(StatusCode::BAD_REQUEST, "InvalidAction", &format!("no action {other}")),
+    };
+    if effect == Some(Effect::LoseReply) {
+        return DropConnection::response();
+    }
+    xml(
+        StatusCode::OK,
+        format!(
+            "<{action}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><{action}Result>{result}</{action}Result></{action}Response>"
+        ),
+    )
+}
+
+fn described(state: &Group, asked: &str) -> String {
+    let members = match &state.instance {
+        Some((instance, standing)) if instance == asked => {
+            let standing = match standing {
+                Standing::Pending => "Pending",
+                Standing::Waiting => "Pending:Wait",
+                Standing::InService => "InService",
+            };
+            format!(
+                "<member><InstanceId>{instance}</InstanceId><AutoScalingGroupName>{}</AutoScalingGroupName><AvailabilityZone>us-east-1a</AvailabilityZone><LifecycleState>{standing}</LifecycleState><HealthStatus>HEALTHY</HealthStatus><ProtectedFromScaleIn>false</ProtectedFromScaleIn></member>",
+                AutoScaling::GROUP
+            )
+        }
+        _ => String::new(),
+    };
+    format!("<AutoScalingInstances>{members}</AutoScalingInstances>")
+}
+
+fn refused(status: StatusCode, code: &str, message: &str) -> Response {
+    xml(
+        status,
+        format!(
+            "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>localcloud</RequestId></ErrorResponse>"
+        ),
+    )
+}
+
+fn xml(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/xml")], body).into_response()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
