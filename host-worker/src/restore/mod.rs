@@ -179,7 +179,14 @@ pub(crate) async fn restore_chosen(
     };
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
+        let unconfirmed = bring_back.unconfirmed.pop();
         bring_back.end(afterwards);
+        // That Qdrant did not finish says nothing about the backup, and who keeps the journal can ask again.
+        if let Some(collection) = unconfirmed.filter(|_| afterwards == JournalAfterwards::Stays) {
+            let found = Summary::failures(&verdict).join("; ");
+            let remedy = "restore it again".to_owned();
+            return Err(Error::HalfInTheWay { collection, found, remedy });
+        }
         return Err(not_as_recorded(verdict, false));
     }
 
