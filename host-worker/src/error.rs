@@ -4,7 +4,7 @@
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
-use protocol::{BackupId, CollectionName, FailureKind, Verdict};
+use protocol::{BackupId, CollectionName, FailureKind, Verdict, drill::Fidelity};
 
 use crate::{boot, config::ByteSize, machine, qdrant, quiesce, verify::Summary};
 
@@ -250,6 +250,8 @@ pub enum Error {
         backup: BackupId,
         /// The comparison.
         verdict: Box<Verdict>,
+        /// The same in numbers, where they were taken.
+        fidelity: Vec<Fidelity>,
         /// The collections that were left in place.
         left: Vec<String>,
         /// Whether readers see them by their aliases.

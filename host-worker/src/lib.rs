@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod drill;
 pub mod error;
 pub mod golden;
 pub mod governor;

@@ -16,6 +16,7 @@
 
 mod catalog;
 mod check;
+mod drills;
 mod error;
 mod listing;
 mod probe;

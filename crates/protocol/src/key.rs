@@ -27,6 +27,8 @@ pub const POINTER: &str = "latest_qdrant_backup.manifest.json";
 pub const MANIFESTS: &str = "qdrant/manifests/";
 /// Where proofs are.
 pub const PROOFS: &str = "qdrant/proofs/";
+/// The folder of the reports of restore drills.
+pub const DRILLS: &str = "qdrant/drills/";
 /// Where the indexing job marks success, unless configured otherwise.
 pub const DEFAULT_SUCCESS_MARKER: &str = "qdrant/indexing/_SUCCESS.json";
 /// The default of [`Prefix`].
@@ -70,7 +72,7 @@ impl FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let component = |c: &str| !c.is_empty() && c != "." && c != ".." && c.bytes().all(plain);
-        let reserved = [MANIFESTS, PROOFS, "qdrant/drills/", "qdrant/indexing/"];
+        let reserved = [MANIFESTS, PROOFS, DRILLS, "qdrant/indexing/"];
         if text.len() > 512
             || !text.split('/').all(component)
             || reserved.iter().any(|r| format!("{text}/").starts_with(r))
@@ -260,6 +262,18 @@ pub fn proof(backup: BackupId, time: Timestamp) -> String {
     format!("{PROOFS}{backup}/{}.json", time.strftime("%Y%m%dT%H%M%S%.3fZ"))
 }
 
+/// The folder of a drill that began at `time`, with its reports.
+pub fn drill(backup: BackupId, time: Timestamp) -> String {
+    format!("{DRILLS}{}-{backup}/", time.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// The backup of a drill whose report for programs has this key; `None` for any other object.
+pub fn parse_drill(key: &str) -> Option<BackupId> {
+    let folder = key.strip_prefix(DRILLS)?.strip_suffix("/report.json")?;
+    let (_began, backup) = folder.split_once('-')?;
+    backup.parse().ok()
+}
+
 /// The backup that a proof with this key is of; `None` for any other object.
 pub fn parse_proof(key: &str) -> Option<BackupId> {
     let (backup, file) = key.strip_prefix(PROOFS)?.split_once('/')?;
@@ -375,6 +389,17 @@ mod tests {
             ["a.b/.doctor", "a.b/qdrant_snapshot_20261123T051400Z-0badcafe.txt", "a.b/x.tar.zst", "", "."]
         {
             assert_eq!(ArchiveKey::owning(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_drill_has_a_folder_of_its_own() {
+        let backup = "20261123T051400Z".parse().unwrap();
+        let folder = drill(backup, "2026-12-01T03:00:00Z".parse().unwrap());
+        assert_eq!(folder, "qdrant/drills/20261201T030000Z-20261123T051400Z/");
+        assert_eq!(parse_drill(&format!("{folder}report.json")), Some(backup));
+        for other in ["report.html", "x/report.json", ""] {
+            assert_eq!(parse_drill(&format!("{folder}{other}")), None, "{other}");
         }
     }
 

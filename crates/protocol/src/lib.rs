@@ -17,6 +17,7 @@ pub mod retention;
 pub mod task;
 pub mod verdict;
 
+pub use drill::DrillReport;
 pub use failure::FailureKind;
 pub use golden::GoldenSet;
 pub use id::{AttemptId, BackupId, CollectionName, PointId};

@@ -24,10 +24,13 @@ pub struct Passed {
 }
 
 pub(super) fn judge(drilled: &Drilled) -> Result<Reply, Error> {
-    let Drilled { backup_id, passed, checks, failed, timings } = drilled;
+    let Drilled { backup_id, passed, checks, failed, report, timings } = drilled;
     let backup_id = *backup_id;
     if !passed || !failed.is_empty() {
-        return Err(Error::NotProved { backup: backup_id, failed: named(failed) });
+        return Err(Error::NotProved {
+            backup: backup_id,
+            failed: with_report(named(failed), report.as_deref()),
+        });
     }
     if *checks == 0 {
         let failed = vec!["no comparison was made, which proves nothing".to_owned()];
@@ -38,6 +41,12 @@ pub(super) fn judge(drilled: &Drilled) -> Result<Reply, Error> {
     let reply = Reply::to(&Passed { backup_id, passed: true, checks: *checks, seconds })?;
     let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     Ok(reply.number("DrillChecks", *checks).seconds("RestoreSeconds", took))
+}
+
+/// What a person reads next, after the first few comparisons.
+fn with_report(mut named: Vec<String>, report: Option<&str>) -> Vec<String> {
+    named.extend(report.map(|key| format!("all of it is in `{key}`")));
+    named
 }
 
 fn named(failed: &[Check]) -> Vec<String> {

@@ -179,6 +179,7 @@ fn drilled(checks: u64, wrong: usize) -> Drilled {
         passed: wrong == 0,
         checks,
         failed: (0..wrong).map(check).collect(),
+        report: None,
         timings: vec![timing("download", 1.5), timing("verify", 0.25)],
     }
 }

@@ -116,7 +116,7 @@ impl ObjectStore for S3 {
             .bucket(&self.bucket)
             .key(key)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-            .set_content_type(key.ends_with(".json").then(|| "application/json".to_owned()))
+            .set_content_type(content_type(key).map(str::to_owned))
             .body(ByteStream::from(bytes));
         let over_something = matches!(condition, Condition::IfMatch(_));
         let request = match condition {
@@ -300,6 +300,15 @@ impl CallSite<'_> {
         let time = self.required(time, "Last-Modified")?;
         Timestamp::from_second(time.secs())
             .map_err(|error| self.broken("the answer has a time that is out of range", error))
+    }
+}
+
+/// What a browser takes an object for.
+fn content_type(key: &str) -> Option<&'static str> {
+    match key.rsplit_once('.')?.1 {
+        "json" => Some("application/json"),
+        "html" => Some("text/html; charset=utf-8"),
+        _ => None,
     }
 }
 

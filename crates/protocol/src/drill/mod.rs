@@ -42,6 +42,9 @@ pub struct DrillReport {
     pub verdict: Option<Verdict>,
     /// How faithful each collection is, in the manifest's order.
     pub collections: Vec<Fidelity>,
+    /// What warming up came to, in words; absent where the host does not warm up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<String>,
     /// The recovery time: from the drill's beginning to restored, verified and, where the host warms up, warm.
     pub recovery_time: Measured,
     /// The recovery point: how old the published backup was when the drill began, which is what a loss at that moment would have cost.

@@ -291,7 +291,7 @@ fn unavailable() -> Error {
 
 fn not_as_recorded(backup: BackupId) -> Error {
     let verdict = Box::new(Verdict { passed: false, checks: Vec::new() });
-    Error::NotAsRecorded { backup, verdict, left: Vec::new(), aliases_set: false }
+    Error::NotAsRecorded { backup, verdict, fidelity: Vec::new(), left: Vec::new(), aliases_set: false }
 }
 
 fn machine_failure() -> machine::Error {
