@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    Boot, Host, Refused,
-    record::{Record, Step},
+    Boot, Host, Refused, Timing,
+    record::{Record, Stage, Step},
     report::Told,
     seconds_between, sequence,
 };
@@ -64,6 +64,8 @@ where
     /// Waits until it answers, or has ended (`false`).
     async fn answers(&self, launch: &Launch) -> Result<bool, Error> {
         let started = Instant::now();
+        let Timing { starting, loading, .. } = self.order.timing;
+        let patience = if self.record.stage == Stage::Missing { starting } else { loading };
         loop {
             let last = match self.host.answers(launch.address).await {
                 Ok(()) => return Ok(true),
@@ -73,7 +75,7 @@ where
                 return Ok(false);
             }
             let waited = started.elapsed();
-            if waited >= self.order.timing.loading {
+            if waited >= patience {
                 return Err(Refused::Silent {
                     image: launch.image.clone(),
                     address: launch.address,
