@@ -19,6 +19,8 @@ use crate::{
 
 /// How often a Qdrant that ends before it answers is started.
 const STARTS: u32 = 3;
+/// While it restores, a look at whether it runs costs a process, so that it is looked at this many times less often than what is waited for.
+const WATCHED_EVERY: u32 = 10;
 /// How often the group is told before the boot ends without.
 const COMPLETIONS: u32 = 6;
 
@@ -92,7 +94,7 @@ where
     pub(super) async fn keep_up(&self, launch: &Launch) -> Infallible {
         for _ in 0..STARTS {
             while !matches!(self.machine.running().await, Ok(None)) {
-                tokio::time::sleep(self.order.timing.poll).await;
+                tokio::time::sleep(self.order.timing.poll * WATCHED_EVERY).await;
             }
             warn!(image = launch.image, "Qdrant has ended; starting it again");
             if let Err(error) = self.machine.start(launch).await {
