@@ -20,8 +20,9 @@ use crate::{
     cloud::{API_KEY, BUCKET, Finished, Program, READ_ONLY_KEY, finish},
     docker::{self, Engine},
     indexer::Client,
-    qdrant::QdrantOptions,
+    qdrant::{QdrantOptions, Server},
     s3::S3Server,
+    ssm::HostOptions,
 };
 
 /// The address of the network interface that clients know. All of 127.0.0.0/8 is this machine's.
@@ -44,6 +45,8 @@ pub struct InstanceOptions {
     pub targets: String,
     /// What Qdrant is, apart from version, keys, directories and address.
     pub qdrant: QdrantOptions,
+    /// A `qdrant` program that containers run, in the place of the stand-in.
+    pub binary: Option<PathBuf>,
 }
 
 impl Default for InstanceOptions {
@@ -55,6 +58,7 @@ impl Default for InstanceOptions {
             divisor: 60,
             targets: "warm-up-seconds = 30".to_owned(),
             qdrant: QdrantOptions::default(),
+            binary: None,
         }
     }
 }
@@ -81,7 +85,7 @@ impl Instance {
         s3: &S3Server,
         options: InstanceOptions,
     ) -> anyhow::Result<Self> {
-        let docker = Engine::start(options.qdrant.clone())?;
+        let docker = Engine::start(options.qdrant.clone(), options.binary.clone())?;
         let auto_scaling = AutoScaling::start()?;
         let mut instance = Self {
             environment: BTreeMap::new(),
@@ -212,6 +216,16 @@ impl Instance {
     /// What programs on the instance find in their environment.
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.environment
+    }
+
+    /// What makes a staging host of a drill this instance: its agent finds the settings and the programs that are here.
+    pub fn lend(&self) -> impl Fn(&Server, &mut HostOptions) + Send + Sync + use<> {
+        let environment = self.environment.clone();
+        move |_its_own, host| {
+            // Variables win over the config file that is here.
+            host.env.retain(|name, _| !name.starts_with("QDRANT_BACKUP_"));
+            host.env.extend(environment.clone());
+        }
     }
 
     /// The worker with these arguments, ready to be started on the instance.
