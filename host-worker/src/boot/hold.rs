@@ -49,7 +49,9 @@ where
                 held.say();
                 self.pause(pause).await
             }
-            None => self.cancel.run_until_cancelled(held.repeat(timing.say_again)).await.ok_or(Error::Cancelled),
+            None => {
+                self.cancel.run_until_cancelled(held.repeat(timing.say_again)).await.ok_or(Error::Cancelled)
+            }
         }
     }
 }

@@ -70,7 +70,10 @@ mod tests {
             ("qdrant/qdrant:v1.18.3-unprivileged", "qdrant/qdrant:v1.17.1-unprivileged"),
             ("qdrant/qdrant:v1.18.3", "qdrant/qdrant:v1.17.1"),
             ("qdrant:1.18.3", "qdrant:1.17.1"),
-            ("registry.internal:5000/qdrant:v1.18.3-gpu-nvidia", "registry.internal:5000/qdrant:v1.17.1-gpu-nvidia"),
+            (
+                "registry.internal:5000/qdrant:v1.18.3-gpu-nvidia",
+                "registry.internal:5000/qdrant:v1.17.1-gpu-nvidia",
+            ),
         ] {
             assert_eq!(at(name, "1.17.1").as_deref(), Ok(there));
             assert_eq!(at(name, "1.18.3").as_deref(), Ok(name));
@@ -82,7 +85,8 @@ mod tests {
 
     #[test]
     fn an_image_without_a_version_is_refused() {
-        for name in ["qdrant/qdrant:latest", "qdrant/qdrant", "registry:5000/qdrant", "qdrant@sha256:ab", ""] {
+        for name in ["qdrant/qdrant:latest", "qdrant/qdrant", "registry:5000/qdrant", "qdrant@sha256:ab", ""]
+        {
             assert!(Image::new(name).unwrap_err().to_string().contains("no version"), "{name}");
         }
     }

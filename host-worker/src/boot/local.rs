@@ -95,7 +95,8 @@ pub(super) async fn restore(
 
 /// Looks whether every collection is there and can be counted.
 pub(super) async fn check(client: &qdrant::Client, files: &[LocalSnapshot]) -> Result<(), Error> {
-    observe::wait_for_empty_queues(client, files.iter().map(|file| &file.collection), REPLAY_PATIENCE).await?;
+    observe::wait_for_empty_queues(client, files.iter().map(|file| &file.collection), REPLAY_PATIENCE)
+        .await?;
     for snapshot in files {
         let info = match client.collection(&snapshot.collection).await {
             Ok(info) => info,
@@ -105,7 +106,9 @@ pub(super) async fn check(client: &qdrant::Client, files: &[LocalSnapshot]) -> R
             Err(error) => return Err(error.into()),
         };
         match (info.status, info.optimizer_status) {
-            (CollectionStatus::Red, OptimizerStatus::Error(problem)) => return Err(broken(snapshot, problem)),
+            (CollectionStatus::Red, OptimizerStatus::Error(problem)) => {
+                return Err(broken(snapshot, problem));
+            }
             (CollectionStatus::Red, OptimizerStatus::Ok) => {
                 return Err(broken(snapshot, "its status is red".to_owned()));
             }
@@ -136,7 +139,10 @@ async fn proved_checksum(path: &Path, snapshot: &LocalSnapshot) -> Result<Checks
         }
         Some(_) => Ok(found),
         None => {
-            warn!(file = snapshot.file, "Qdrant has left no checksum beside the snapshot: its bytes are taken as they are");
+            warn!(
+                file = snapshot.file,
+                "Qdrant has left no checksum beside the snapshot: its bytes are taken as they are"
+            );
             Ok(found)
         }
     }

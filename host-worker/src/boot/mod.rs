@@ -29,6 +29,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::{
+    hold::Patience,
+    record::{Rejected, Source, Stage, Step, StepTime},
+    sequence::{After, Run},
+};
 pub use self::{
     host::{Host, Timing},
     image::Image,
@@ -38,11 +43,6 @@ pub use self::{
     refused::Refused,
     report::{BootResult, Told},
     sequence::Wanted,
-};
-use self::{
-    hold::Patience,
-    record::{Rejected, Source, Stage, Step, StepTime},
-    sequence::{After, Run},
 };
 use crate::{
     cli::BootArgs,
@@ -163,7 +163,8 @@ where
                 return Err(error);
             }
             let after = sequence::after(Step::Disks, &error, 0);
-            let unknown = matches!(error, Error::Boot(Refused::RecordUnreadable { .. } | Refused::RecordNewer { .. }));
+            let unknown =
+                matches!(error, Error::Boot(Refused::RecordUnreadable { .. } | Refused::RecordNewer { .. }));
             self.hold(Step::Disks, error, if unknown { After::Person } else { after }).await?;
         }
         self.log_plan();
@@ -235,7 +236,9 @@ where
     fn log_plan(&self) {
         let Record { boot_id, marker, source, runs, .. } = &self.record;
         match marker {
-            Some(marker) => info!(boot_id, completed_at = %marker.completed_at, "the data on the disk is complete; nothing is restored"),
+            Some(marker) => {
+                info!(boot_id, completed_at = %marker.completed_at, "the data on the disk is complete; nothing is restored")
+            }
             None => info!(boot_id, runs, ?source, "the data on the disk is not complete"),
         }
     }
@@ -343,7 +346,10 @@ where
                 Ok(())
             }
             (After::Anew, source) => {
-                warn!(error = on_one_line(&error), "what an interrupted run has left is not as it should be, and is made again");
+                warn!(
+                    error = on_one_line(&error),
+                    "what an interrupted run has left is not as it should be, and is made again"
+                );
                 self.record.source = source;
                 self.record.clear = true;
                 self.save_or_warn();

@@ -1,18 +1,15 @@
 //! The real host: files below the workspace, the bucket, and Qdrant over REST.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, sync::OnceLock, time::Duration};
 
 use protocol::{GoldenSet, Manifest, manifest::Origin};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    Refused, choose, host::Host, local,
+    Refused, choose,
+    host::Host,
+    local,
     record::{self, LocalSnapshot, Record, Rejected, Source},
     sequence::LOOPBACK,
     warm_up::{self, WarmUp},
@@ -23,8 +20,9 @@ use crate::{
     config::{Config, Targets},
     error::Error,
     lock::HostLock,
-    origin, qdrant,
+    origin,
     progress::{Display, Phases},
+    qdrant,
     restore::{self, JournalAfterwards},
     select,
     session::{Session, qdrant_client},
@@ -228,9 +226,7 @@ impl Host for OnHost {
             deadline: Duration::from_secs(warm_up_seconds) / self.config.time_divisor(),
         };
         let data_dir = self.config.data_dir();
-        self.unless_cancelled(async {
-            warm_up::warm_up(&client, golden.as_ref(), &data_dir, goal).await
-        })
-        .await
+        self.unless_cancelled(async { warm_up::warm_up(&client, golden.as_ref(), &data_dir, goal).await })
+            .await
     }
 }

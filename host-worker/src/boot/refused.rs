@@ -16,7 +16,9 @@ pub enum Refused {
         path: PathBuf,
     },
     /// Somebody has started Qdrant where everybody can write to it, before it was ready.
-    #[error("Qdrant runs at {address} already although this host's boot is not complete: what it holds may have been written by somebody")]
+    #[error(
+        "Qdrant runs at {address} already although this host's boot is not complete: what it holds may have been written by somebody"
+    )]
     Served {
         /// The address.
         address: IpAddr,
@@ -106,7 +108,9 @@ pub enum Refused {
         kind: FailureKind,
     },
     /// Local snapshots were recovered, and a collection is not there.
-    #[error("collection `{collection}` was recovered from the local snapshot `{file}`, and is not as it should be: {found}")]
+    #[error(
+        "collection `{collection}` was recovered from the local snapshot `{file}`, and is not as it should be: {found}"
+    )]
     LocalSnapshotBroken {
         /// The collection.
         collection: String,

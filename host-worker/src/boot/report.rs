@@ -67,7 +67,10 @@ impl Render for BootResult {
         };
         let mut lines = vec![match &record.marker {
             Some(marker) if marker.boot_id != record.boot_id => {
-                format!("serving; the data is complete since {}, and nothing was restored", marker.completed_at)
+                format!(
+                    "serving; the data is complete since {}, and nothing was restored",
+                    marker.completed_at
+                )
             }
             Some(_) | None => "serving".to_owned(),
         }];
@@ -75,7 +78,10 @@ impl Render for BootResult {
         if let Some(source) = &record.source {
             line("data", source.to_string());
             if source.degraded() {
-                line("", "degraded: backups do not move the pointer until `host-worker acknowledge`".to_owned());
+                line(
+                    "",
+                    "degraded: backups do not move the pointer until `host-worker acknowledge`".to_owned(),
+                );
             }
         }
         for rejected in &record.rejected {
@@ -87,11 +93,14 @@ impl Render for BootResult {
         if let Some(warm_up) = &record.warm_up {
             line("warm-up", warm_up.to_string());
         }
-        line("group", match lifecycle {
-            Told::Completed => "told that the host is ready".to_owned(),
-            Told::NobodyWaits => "none waits for this host".to_owned(),
-            Told::Failed { problem } => format!("NOT told: {problem}"),
-        });
+        line(
+            "group",
+            match lifecycle {
+                Told::Completed => "told that the host is ready".to_owned(),
+                Told::NobodyWaits => "none waits for this host".to_owned(),
+                Told::Failed { problem } => format!("NOT told: {problem}"),
+            },
+        );
         if let Some(seconds) = record.serving_after_seconds {
             let runs = if record.runs > 1 { format!(", in {} runs", record.runs) } else { String::new() };
             line("recovery", format!("{seconds:.1} s from the start to serving{runs}"));

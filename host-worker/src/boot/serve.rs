@@ -50,7 +50,9 @@ where
     /// Before the marker, whatever runs where others reach it was started by somebody else.
     fn refuse_served(&self, running: Option<&Launch>) -> Result<(), Refused> {
         match running {
-            Some(Launch { address, .. }) if self.record.marker.is_none() && *address != sequence::LOOPBACK => {
+            Some(Launch { address, .. })
+                if self.record.marker.is_none() && *address != sequence::LOOPBACK =>
+            {
                 Err(Refused::Served { address: *address })
             }
             Some(_) | None => Ok(()),
@@ -70,7 +72,13 @@ where
             }
             let waited = started.elapsed();
             if waited >= self.order.timing.loading {
-                return Err(Refused::Silent { image: launch.image.clone(), address: launch.address, waited, last }.into());
+                return Err(Refused::Silent {
+                    image: launch.image.clone(),
+                    address: launch.address,
+                    waited,
+                    last,
+                }
+                .into());
             }
             self.pause(self.order.timing.poll).await?;
         }
@@ -127,7 +135,12 @@ where
                 }
                 Err(error) => {
                     let problem = on_one_line(&error);
-                    warn!(error = problem, left, step = Step::Lifecycle.name(), "the Auto Scaling group was not told");
+                    warn!(
+                        error = problem,
+                        left,
+                        step = Step::Lifecycle.name(),
+                        "the Auto Scaling group was not told"
+                    );
                     self.told = Told::Failed { problem };
                 }
             }

@@ -233,7 +233,8 @@ async fn blocking<T: Send + 'static>(
     about: PathBuf,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+    let done =
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
     done.map_err(|source| local(&about, "read", source))
 }
 
@@ -272,7 +273,8 @@ fn below(dir: &Path) -> Vec<PathBuf> {
 /// How soon a file is wanted; `None` if no search wants it. Segments keep their parts in directories of these names, with the vector's name behind a hyphen.
 fn heat(in_collection: &Path) -> Option<u8> {
     let parts = || in_collection.components().filter_map(|part| part.as_os_str().to_str());
-    let is = |part: &str, of: &str| part == of || part.strip_prefix(of).is_some_and(|rest| rest.starts_with('-'));
+    let is =
+        |part: &str, of: &str| part == of || part.strip_prefix(of).is_some_and(|rest| rest.starts_with('-'));
     if !parts().any(|part| part == "segments") {
         return None;
     }

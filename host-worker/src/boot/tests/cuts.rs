@@ -96,7 +96,8 @@ impl Scenario {
     }
 
     fn check(&self, world: &World, cuts: &[(usize, Cut)]) {
-        let (of, writes) = world.served().unwrap_or_else(|| panic!("{} cut at {cuts:?}: nothing is served", self.name));
+        let (of, writes) =
+            world.served().unwrap_or_else(|| panic!("{} cut at {cuts:?}: nothing is served", self.name));
         assert!((self.serves)(world).contains(&of), "{} cut at {cuts:?}: {of} is served", self.name);
         assert!(of == "nothing" || writes > 0);
         let state = world.state();

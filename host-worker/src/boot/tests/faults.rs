@@ -6,11 +6,15 @@ use protocol::FailureKind;
 use tokio::time::Instant;
 
 use super::model::{
-    Bucket, CONFIGURED, Data, ENI, Quality::Corrupt, Quality::Deadly, Quality::Good, Quality::HalfFirst, Quality::Wrong,
-    World, id, order, plain,
+    Bucket, CONFIGURED, Data, ENI, Quality::Corrupt, Quality::Deadly, Quality::Good, Quality::HalfFirst,
+    Quality::Wrong, World, id, order, plain,
 };
 use crate::{
-    boot::{BootResult, Order, Told, record::{Source, Stage, Step}, sequence::LOOPBACK},
+    boot::{
+        BootResult, Order, Told,
+        record::{Source, Stage, Step},
+        sequence::LOOPBACK,
+    },
     cli::BootArgs,
     config::HostRole,
     output::Render,
@@ -44,7 +48,13 @@ async fn an_unhurt_boot_tells_its_story() {
     let world = one_good();
     let result = world.run(&plain(), None).await.unwrap().unwrap();
     let text = result.render();
-    for part in ["serving", &id(1).to_string(), "p95 80.0 ms before and 20.0 ms after", "told that the host is ready", "s from the start to serving"] {
+    for part in [
+        "serving",
+        &id(1).to_string(),
+        "p95 80.0 ms before and 20.0 ms after",
+        "told that the host is ready",
+        "s from the start to serving",
+    ] {
         assert!(text.contains(part), "`{part}` in {text}");
     }
     let BootResult::Serving { record, lifecycle: Told::Completed } = result else { panic!("{result:?}") };
@@ -111,7 +121,11 @@ async fn what_is_wrong_gives_way_to_an_older_one_that_was_proved() {
         let world =
             World::new(&[(1, "1.18.3", true, Good), (2, "1.18.3", false, Good), (3, "1.18.3", false, is)]);
         let result = world.run(&plain(), None).await.unwrap().unwrap();
-        assert_eq!(world.served().unwrap().0, id(1).to_string(), "{is:?}: not the one that nobody has proved");
+        assert_eq!(
+            world.served().unwrap().0,
+            id(1).to_string(),
+            "{is:?}: not the one that nobody has proved"
+        );
         let record = world.state().record.clone().unwrap();
         assert!(record.source.unwrap().degraded());
         assert_eq!(record.rejected.len(), 1);
@@ -126,7 +140,11 @@ async fn nothing_that_is_left_waits_for_a_person_and_is_not_tried_for_ever() {
     world.run_for(&plain(), 24 * HOUR).await.unwrap_err();
     assert_eq!(world.held(), Some((Step::Choose, FailureKind::ChecksumMismatch, true)));
     let held = world.state().record.clone().unwrap().held.unwrap();
-    assert!(held.message.contains(&id(1).to_string()) && held.message.contains(&id(2).to_string()), "{}", held.message);
+    assert!(
+        held.message.contains(&id(1).to_string()) && held.message.contains(&id(2).to_string()),
+        "{}",
+        held.message
+    );
     assert_eq!(world.state().restores, 1, "once each, and the corrupt one did not come so far");
     // Started again, it begins from the newest: somebody may have mended it.
     world.state().backups.get_mut(&id(2)).unwrap().is = Good;
@@ -202,8 +220,11 @@ async fn replace_needs_something_to_replace_with() {
         world.state().bucket = bucket;
         let order = order(CONFIGURED, BootArgs { replace: true, ..BootArgs::default() });
         let error = world.run(&order, None).await.unwrap().unwrap_err();
-        let kind =
-            if bucket == Bucket::Denied { FailureKind::StoreUnavailable } else { FailureKind::ManifestMissing };
+        let kind = if bucket == Bucket::Denied {
+            FailureKind::StoreUnavailable
+        } else {
+            FailureKind::ManifestMissing
+        };
         assert_eq!(error.kind(), kind);
         assert!(world.state().record.as_ref().unwrap().marker.is_some());
         assert_eq!(world.served(), Some((id(1).to_string(), 1)));
@@ -317,7 +338,8 @@ async fn versions_move_one_minor_at_a_time_and_never_back() {
         let wanted = order(&image(configured), BootArgs::default());
         if moves {
             world.run(&wanted, None).await.unwrap().unwrap();
-            let images: Vec<String> = world.state().starts.iter().map(|launch| launch.image.clone()).collect();
+            let images: Vec<String> =
+                world.state().starts.iter().map(|launch| launch.image.clone()).collect();
             assert_eq!(images, [image(backup), image(configured), image(configured)]);
             continue;
         }
@@ -335,7 +357,8 @@ async fn a_setting_that_is_too_far_ahead_does_not_keep_a_reboot_from_serving() {
     let world = one_good();
     world.run(&plain(), None).await.unwrap().unwrap();
     world.state().container = None;
-    let result = world.run(&order("qdrant/qdrant:v1.20.0", BootArgs::default()), None).await.unwrap().unwrap();
+    let result =
+        world.run(&order("qdrant/qdrant:v1.20.0", BootArgs::default()), None).await.unwrap().unwrap();
     assert!(result.render().contains("cannot take its data over"), "{}", result.render());
     assert_eq!(world.state().starts.last().unwrap().image, CONFIGURED);
 }

@@ -201,7 +201,11 @@ impl World {
     }
 
     /// Runs the program until it ends, or is cut before or after an effect (`2n - 1` and `2n` for the n-th). `None` if it was cut.
-    pub(super) async fn run(&self, order: &Order, cut: Option<(usize, Cut)>) -> Option<Result<BootResult, Error>> {
+    pub(super) async fn run(
+        &self,
+        order: &Order,
+        cut: Option<(usize, Cut)>,
+    ) -> Option<Result<BootResult, Error>> {
         {
             let mut state = self.state();
             (state.effects, state.cut_at, state.dead, state.locked) = (0, cut.map(|cut| cut.0), false, false);
@@ -254,7 +258,8 @@ impl World {
     pub(super) fn served(&self) -> Option<(String, u32)> {
         let state = self.state();
         let at_address = state.container.as_ref().is_some_and(|launch| launch.address == ENI);
-        let data = state.data.as_ref().map_or(("nothing".to_owned(), 0), |data| (data.of.clone(), data.writes));
+        let data =
+            state.data.as_ref().map_or(("nothing".to_owned(), 0), |data| (data.of.clone(), data.writes));
         at_address.then_some(data)
     }
 }
@@ -387,7 +392,8 @@ impl Host for World {
             what: "write `boot.json`".to_owned(),
             source: std::io::Error::from(std::io::ErrorKind::StorageFull),
         };
-        let marks = record.marker.is_some() && self.state().record.as_ref().is_none_or(|r| r.marker.is_none());
+        let marks =
+            record.marker.is_some() && self.state().record.as_ref().is_none_or(|r| r.marker.is_none());
         if marks && self.state().save_fails_at == Some(Step::Mark) {
             self.state().save_fails_at = None;
             return Err(full());
