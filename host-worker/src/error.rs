@@ -290,7 +290,7 @@ impl Error {
             // What AWS lets through the document's patterns and this program does not take: one of the two is of another version.
             Self::Envelope(_) => FailureKind::ConfigInvalid,
             Self::Boot(refused) => refused.kind(),
-            Self::Machine(_) => FailureKind::Internal,
+            Self::Machine(error) => error.kind(),
             Self::Qdrant(error) => error.kind(),
             Self::Quiesce(error) => error.kind(),
             Self::Transfer(error) => error.kind(),
@@ -329,6 +329,7 @@ impl Error {
                 "the document, the Lambdas and host-worker must be of one version; `dispatch` is for the SSM document, a person types `host-worker backup`".to_owned(),
             ),
             Self::Boot(refused) => refused.hint(),
+            Self::Machine(error) => error.hint(),
             Self::Qdrant(error) => error.hint().map(str::to_owned),
             Self::Quiesce(error) => error.hint().map(str::to_owned),
             Self::Transfer(error) => error.hint(),
@@ -378,7 +379,6 @@ impl Error {
             | Self::ApiKeyFile { .. }
             | Self::LockFile { .. }
             | Self::Local { .. }
-            | Self::Machine(_)
             | Self::NoSuchCollection { .. }
             | Self::AliasNotSet { .. }
             | Self::Cancelled => None,

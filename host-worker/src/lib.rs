@@ -114,7 +114,7 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
             Command::Boot(args) => {
                 let order = boot::Order::new(&config, args, now)?;
                 let host = boot::OnHost::open(config.clone(), cancel.clone(), display).await?;
-                let machine = boot::NoMachine::new(&config)?;
+                let machine = machine::Machine::of(&config, !config.has_systemd()).await?;
                 let result = boot::boot(&machine, &host, &order, &cancel).await?;
                 judged(&result, result.complete(), FailureKind::Internal, cli.json)
             }

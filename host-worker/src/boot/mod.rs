@@ -13,7 +13,6 @@ mod hold;
 mod host;
 mod image;
 mod local;
-mod no_machine;
 mod on_host;
 pub mod record;
 mod refused;
@@ -37,7 +36,6 @@ use self::{
 pub use self::{
     host::{Host, Timing},
     image::Image,
-    no_machine::NoMachine,
     on_host::OnHost,
     record::Record,
     refused::Refused,
@@ -75,7 +73,7 @@ impl Order {
         Ok(Self {
             wanted: Wanted { image: Image::new(image)?, address: config.qdrant_address()? },
             role: config.host_role(),
-            args: args.clone(),
+            args: *args,
             timing: Timing::STANDARD.divided_by(config.time_divisor()),
             started_at,
         })

@@ -35,7 +35,7 @@ pub(crate) struct Fixture {
 
 /// The worker: a program of its own where `HOST_WORKER_BIN` names one, as CI does, and `localcloud` being it otherwise.
 #[expect(clippy::disallowed_methods, reason = "the one switch of the end-to-end tests")]
-fn program() -> Program {
+pub(crate) fn program() -> Program {
     match std::env::var("HOST_WORKER_BIN") {
         Ok(path) => Program::HostWorker(PathBuf::from(path)),
         Err(_) => Program::Localcloud(PathBuf::from(env!("CARGO_BIN_EXE_localcloud"))),

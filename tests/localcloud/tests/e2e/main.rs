@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod away;
+mod boot;
 mod collections;
 mod damage;
 mod harness;

@@ -9,7 +9,7 @@ use crate::harness::{Fixture, Running, files_below, finish};
 
 const WRONG_KEY: &str = "a-key-that-was-mistyped";
 
-fn assert_silent(fixture: &Fixture, what: &str, text: &[u8]) {
+pub(crate) fn assert_silent(fixture: &Fixture, what: &str, text: &[u8]) {
     let (_, s3_secret) = fixture.cloud.s3.credentials();
     for secret in [API_KEY, READ_ONLY_KEY, s3_secret, WRONG_KEY] {
         let found = text.windows(secret.len()).position(|window| window == secret.as_bytes());
