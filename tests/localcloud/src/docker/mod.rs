@@ -171,6 +171,12 @@ impl Shared {
                 run.name, other.id
             )));
         }
+        let effect = self.effects.strike(&image);
+        if let Some(Effect::Exits(code)) = effect {
+            // Nobody sees it run.
+            state.started.push(run);
+            return Ok(watch::channel(Some(code)).1);
+        }
         state.made += 1;
         let id = format!("{:064x}", state.made);
         let stop = CancellationToken::new();
@@ -180,7 +186,7 @@ impl Shared {
         let container = Container { id: id.clone(), run, stop: stop.clone(), ended: ended.clone() };
         state.containers.insert(name.clone(), container);
         drop(state);
-        let (shared, effect) = (Arc::clone(self), self.effects.strike(&image));
+        let shared = Arc::clone(self);
         self.background.spawner().spawn(async move {
             let code = qdrant(options, effect, &stop).await;
             let mut state = lock(&shared.state);
@@ -225,10 +231,9 @@ impl Shared {
 /// Runs Qdrant until it dies or is stopped; answers with its exit code.
 async fn qdrant(mut options: QdrantOptions, effect: Option<Effect>, stop: &CancellationToken) -> u8 {
     match effect {
-        Some(Effect::Exits(code)) => return code,
         Some(Effect::Loads(time)) => options.startup_delay = time,
         Some(Effect::NeverReady) => options.startup_delay = FOR_EVER,
-        None => {}
+        Some(Effect::Exits(_)) | None => {}
     }
     match QdrantStandIn::start(options).await {
         Ok(mut server) => {

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 pub(crate) const ACT: &str = "ACT";
 /// The variable that names the settings file.
 pub(crate) const SETTINGS: &str = "SETTINGS";
+/// The variable that is set where systemd is to own the container.
+pub(crate) const SYSTEMD: &str = "SYSTEMD";
 /// What the line begins with that holds the result.
 pub(crate) const RESULT: &str = "result: ";
 
@@ -28,7 +30,7 @@ fn adapter() {
 }
 
 async fn call(config: &Config, act: &str) -> Value {
-    let machine = match Machine::of(config, !config.has_systemd()).await {
+    let machine = match Machine::of(config, std::env::var_os(SYSTEMD).is_none()).await {
         Ok(machine) => machine,
         Err(error) => panic!("the settings cannot be used: {error}"),
     };

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::adapter::{ACT, RESULT, SETTINGS};
+use crate::adapter::{ACT, RESULT, SETTINGS, SYSTEMD};
 
 /// The read-write key, which nobody may read.
 pub(crate) const KEY: &str = "s3cr3t-of-the-container";
@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub(crate) port: u16,
     /// Of the engine, as the programs are told it.
     pub(crate) engine: String,
+    /// Whether systemd is to own the container.
+    pub(crate) systemd: bool,
     dir: TempDir,
 }
 
@@ -56,6 +58,7 @@ impl Host {
             port: free_port(),
             engine: docker.endpoint(),
             docker,
+            systemd: false,
             dir,
         };
         fs_err::create_dir_all(host.bin()).unwrap();
@@ -117,6 +120,9 @@ impl Host {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        if self.systemd {
+            command.env(SYSTEMD, "true");
+        }
         command
     }
 

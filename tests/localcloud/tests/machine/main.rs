@@ -9,3 +9,4 @@ mod container;
 mod disks;
 mod host;
 mod lifecycle;
+mod systemd;
