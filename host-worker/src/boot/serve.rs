@@ -1,5 +1,7 @@
 //! Having Qdrant up: for this machine alone or for everybody, and telling who waits for it.
 
+use std::convert::Infallible;
+
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -82,6 +84,20 @@ where
             }
             self.pause(self.order.timing.poll).await?;
         }
+    }
+
+    /// Starts Qdrant again when it ends, as systemd does where it owns it: whoever waits for its answer need not wait for a person.
+    pub(super) async fn keep_up(&self, launch: &Launch) -> Infallible {
+        for _ in 0..STARTS {
+            while !matches!(self.machine.running().await, Ok(None)) {
+                tokio::time::sleep(self.order.timing.poll).await;
+            }
+            warn!(image = launch.image, "Qdrant has ended; starting it again");
+            if let Err(error) = self.machine.start(launch).await {
+                warn!(error = on_one_line(&error), "Qdrant is not started again");
+            }
+        }
+        std::future::pending().await
     }
 
     pub(super) async fn await_address(&mut self) -> Result<(), Error> {

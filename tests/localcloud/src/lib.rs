@@ -10,6 +10,7 @@ pub mod corpus;
 pub mod demo;
 pub mod disks;
 pub mod docker;
+pub mod ec2;
 pub mod events;
 pub mod indexer;
 pub mod instance;
