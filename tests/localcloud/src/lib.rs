@@ -8,6 +8,7 @@ pub mod cli;
 pub mod cloud;
 pub mod corpus;
 pub mod demo;
+pub mod disks;
 pub mod docker;
 pub mod ec2;
 pub mod events;

@@ -177,6 +177,12 @@ impl Shared {
                 run.name, other.id
             )));
         }
+        let effect = self.effects.strike(&image);
+        if let Some(Effect::Exits(code)) = effect {
+            // Nobody sees it run.
+            state.started.push(run);
+            return Ok(watch::channel(Some(code)).1);
+        }
         state.made += 1;
         let id = format!("{:064x}", state.made);
         let stop = CancellationToken::new();
@@ -186,7 +192,7 @@ impl Shared {
         let container = Container { id: id.clone(), run, stop: stop.clone(), ended: ended.clone() };
         state.containers.insert(name.clone(), container);
         drop(state);
-        let (shared, effect) = (Arc::clone(self), self.effects.strike(&image));
+        let shared = Arc::clone(self);
         self.background.spawner().spawn(async move {
             let code = match (shared.binary.clone(), effect) {
                 (Some(binary), None) => program(&binary, options, &stop).await,
@@ -234,10 +240,9 @@ impl Shared {
 /// Runs Qdrant until it dies or is stopped; answers with its exit code.
 async fn qdrant(mut options: QdrantOptions, effect: Option<Effect>, stop: &CancellationToken) -> u8 {
     match effect {
-        Some(Effect::Exits(code)) => return code,
         Some(Effect::Loads(time)) => options.startup_delay = time,
         Some(Effect::NeverReady) => options.startup_delay = FOR_EVER,
-        None => {}
+        Some(Effect::Exits(_)) | None => {}
     }
     match QdrantStandIn::start(options).await {
         Ok(mut server) => {

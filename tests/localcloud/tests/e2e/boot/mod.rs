@@ -1,5 +1,6 @@
 //! A host that brings itself up: the real `host-worker boot` on an instance with a disk, Docker and a group that waits.
 
+mod disks;
 mod faults;
 mod harness;
 mod holds;
