@@ -10,6 +10,7 @@ pub mod demo;
 pub mod events;
 pub mod indexer;
 pub mod lambda;
+pub mod lost_host;
 mod process;
 pub mod qdrant;
 pub mod s3;
