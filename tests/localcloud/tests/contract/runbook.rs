@@ -169,3 +169,20 @@ fn every_message_of_the_page_is_in_the_sources() {
         assert!(links.contains_key(kind.name()), "[{kind}] leads nowhere");
     }
 }
+
+#[test]
+fn what_the_state_machines_send_people_to_is_in_the_runbook() {
+    let runbook = read(RUNBOOK);
+    let mut sent = 0;
+    for entry in fs_err::read_dir(root().join("state-machines")).unwrap() {
+        let path = entry.unwrap().path();
+        let definition = fs_err::read_to_string(&path).unwrap();
+        for after in definition.split("hint: docs/operations.md, ").skip(1) {
+            let what = after.split(['\'', '"']).next().unwrap();
+            let there = runbook.contains(&format!("**{what}.**"));
+            assert!(there, "{} sends people to “{what}”, which {RUNBOOK} has not", path.display());
+            sent += 1;
+        }
+    }
+    assert!(sent > 0, "no state machine sends anybody anywhere");
+}
