@@ -93,6 +93,28 @@ fn errors() -> BTreeSet<String> {
     found
 }
 
+/// The shipped state machines, as the page of messages writes text.
+fn state_machines() -> Vec<String> {
+    let files = fs_err::read_dir(root().join("state-machines")).unwrap().map(|entry| entry.unwrap().path());
+    let definitions = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let texts: Vec<String> = definitions.map(|path| plain(&fs_err::read_to_string(path).unwrap())).collect();
+    assert!(!texts.is_empty(), "no state machine found");
+    texts
+}
+
+/// The causes that state machines write, without their hints.
+fn causes() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for text in state_machines() {
+        for opening in ["\"Cause.$\": \"States.Format('", "\"Cause\": \""] {
+            let causes = text.split(opening).skip(1).filter_map(|after| after.split(['\'', '"', ';']).next());
+            found.extend(causes.map(str::to_owned));
+        }
+    }
+    assert!(!found.is_empty(), "no cause found");
+    found
+}
+
 /// The rows of a page's tables: their cells.
 pub(crate) fn rows(page: &str) -> Vec<Vec<String>> {
     page.lines()
@@ -130,12 +152,12 @@ fn every_failure_kind_has_a_heading_with_three_parts() {
 }
 
 #[test]
-fn every_error_is_on_the_page_of_messages() {
+fn every_error_and_every_cause_is_on_the_page_of_messages() {
     let page = rows(&read(MESSAGES));
     let shown: BTreeSet<&str> = page.iter().filter_map(|row| code(&row[0])).collect();
     let unseen: BTreeMap<&str, &str> = UNSEEN.into_iter().collect();
     let errors = errors();
-    for message in &errors {
+    for message in errors.iter().chain(&causes()) {
         let known = shown.contains(message.as_str()) != unseen.contains_key(message.as_str());
         assert!(known, "{MESSAGES} has no row for `{message}`, or it is among the unseen ones as well");
     }
@@ -147,12 +169,14 @@ fn every_error_is_on_the_page_of_messages() {
 #[test]
 fn every_message_of_the_page_is_in_the_sources() {
     let sources: Vec<String> = product().map(|text| plain(&text)).collect();
+    let causes = causes();
     let page = read(MESSAGES);
     let mut seen = BTreeSet::new();
     for row in rows(&page) {
         let Some(message) = code(&row[0]) else { continue };
         let quoted = format!("\"{message}\"");
-        assert!(sources.iter().any(|text| text.contains(&quoted)), "`{message}` is no text of the sources");
+        let there = causes.contains(message) || sources.iter().any(|text| text.contains(&quoted));
+        assert!(there, "`{message}` is no text of the sources");
         assert!(seen.insert(message.to_owned()), "`{message}` has two rows");
         assert!(row.iter().all(|cell| !cell.is_empty()), "`{message}` has an empty cell");
     }
@@ -174,14 +198,20 @@ fn every_message_of_the_page_is_in_the_sources() {
 fn what_the_state_machines_send_people_to_is_in_the_runbook() {
     let runbook = read(RUNBOOK);
     let mut sent = 0;
-    for entry in fs_err::read_dir(root().join("state-machines")).unwrap() {
-        let path = entry.unwrap().path();
-        let definition = fs_err::read_to_string(&path).unwrap();
-        for after in definition.split("hint: docs/operations.md, ").skip(1) {
+    for text in state_machines() {
+        for after in text.split("hint: docs/operations.md, ").skip(1) {
             let what = after.split(['\'', '"']).next().unwrap();
-            let there = runbook.contains(&format!("**{what}.**"));
-            assert!(there, "{} sends people to “{what}”, which {RUNBOOK} has not", path.display());
+            assert!(
+                runbook.contains(&format!("**{what}.**")),
+                "people are sent to “{what}”, which {RUNBOOK} has not"
+            );
             sent += 1;
+        }
+        // Also to headings that are no kinds.
+        for after in text.split("docs/operations.md, heading ").skip(1) {
+            let heading: String = after.chars().take_while(|c| c.is_alphanumeric()).collect();
+            let there = heading.is_empty() || runbook.contains(&format!("\n### {heading}\n"));
+            assert!(there, "people are sent to the heading {heading}, which {RUNBOOK} has not");
         }
     }
     assert!(sent > 0, "no state machine sends anybody anywhere");
