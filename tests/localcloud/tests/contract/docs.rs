@@ -83,6 +83,7 @@ fn every_command_and_flag_in_the_documents_exists() {
         "publish",
         "acknowledge",
         "doctor",
+        "boot",
         "dispatch",
         "task",
     ];
