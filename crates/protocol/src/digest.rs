@@ -51,8 +51,9 @@ pub fn sketches(vectors: &Value) -> BTreeMap<String, Vec<i64>> {
     let mut sketches = BTreeMap::new();
     match vectors {
         Value::Array(_) => sketches.extend(sketch(vectors).map(|sketch| (String::new(), sketch))),
-        Value::Object(named) => sketches
-            .extend(named.iter().filter_map(|(name, vector)| Some((name.clone(), sketch(vector)?)))),
+        Value::Object(named) => {
+            sketches.extend(named.iter().filter_map(|(name, vector)| Some((name.clone(), sketch(vector)?))))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
     sketches
@@ -234,7 +235,11 @@ mod tests {
                 "sparse": {"indices": [1], "values": [1.0]} })
         };
         let recorded = sketches(&unit(1.0, 0.0));
-        assert_eq!(recorded.keys().collect::<Vec<_>>(), ["rows", "title"], "only what may be normalised again");
+        assert_eq!(
+            recorded.keys().collect::<Vec<_>>(),
+            ["rows", "title"],
+            "only what may be normalised again"
+        );
         let far = |other: &BTreeMap<String, Vec<i64>>| {
             let pairs = recorded["title"].iter().zip(&other["title"]);
             pairs.map(|(a, b)| a.abs_diff(*b)).min()

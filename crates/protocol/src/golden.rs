@@ -201,6 +201,7 @@ mod tests {
         let exact = hits(&[(1, 0.9), (2, 0.8), (3, 0.5), (4, 0.5)]);
         assert_eq!(recall(&exact, &exact), Some(1.0));
         assert_eq!(recall(&exact, &hits(&[(1, 0.9), (2, 0.8), (3, 0.5), (9, 0.5)])), Some(1.0));
+        assert_eq!(recall(&exact, &hits(&[(1, 0.9), (2, 0.8), (3, 0.5), (9, 0.500_000_1)])), Some(1.0));
         assert_eq!(recall(&exact, &hits(&[(1, 0.9), (3, 0.5), (4, 0.5), (7, 0.4)])), Some(0.75));
         assert_eq!(recall(&exact, &[]), Some(0.0));
         assert_eq!(recall(&[], &exact), None);

@@ -137,7 +137,12 @@ mod tests {
 
     fn point(id: u64, vectors: &[&str]) -> PointDigest {
         let vectors = vectors.iter().map(|name| ((*name).to_owned(), String::new())).collect();
-        PointDigest { id: protocol::PointId::Number(id), payload: String::new(), vectors, sketches: Default::default() }
+        PointDigest {
+            id: protocol::PointId::Number(id),
+            payload: String::new(),
+            vectors,
+            sketches: Default::default(),
+        }
     }
 
     fn search(using: &str, query: Value) -> GoldenSearch {

@@ -238,12 +238,13 @@ impl Model {
         if let Some(refused) = self.refused(refusal) {
             return refused;
         }
+        let asked = body["query"].to_string().bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
         let among = body.pointer("/filter/must/0/has_id").and_then(Value::as_array);
         let mut hits: Vec<(f64, u64)> = of
             .points
             .iter()
             .filter(|(id, _)| among.is_none_or(|ids| ids.contains(&json!(id))))
-            .filter(|(id, _)| exact || !(of.hidden.contains(id) || of.noise.misses(**id, &body["query"])))
+            .filter(|(id, _)| exact || !(of.hidden.contains(id) || of.noise.misses(**id, asked)))
             .filter_map(|(id, (_, vector))| {
                 let vector = match body["using"].as_str() {
                     Some(using) => vector.get(using)?,
@@ -268,10 +269,9 @@ impl Noise {
         if self.seed == 0 { id } else { mix(self.seed ^ mix(id)) }
     }
 
-    /// Whether the graph of this server does not lead to a point.
-    fn misses(self, id: u64, query: &Value) -> bool {
-        let query = query.to_string().bytes().fold(0, |hash: u64, byte| mix(hash ^ u64::from(byte)));
-        mix(self.seed ^ mix(id) ^ query) % 1000 < self.missed_per_mille
+    /// Whether the graph of this server does not lead to a point from what is asked.
+    fn misses(self, id: u64, asked: u64) -> bool {
+        mix(self.seed ^ mix(id) ^ asked) % 1000 < self.missed_per_mille
     }
 }
 
@@ -290,9 +290,10 @@ fn limit(body: &Value) -> usize {
 /// The dot product of dense vectors, of sparse ones, and the sum of the best of each row for lists of vectors.
 fn dot(a: &Value, b: &Value, lanes: usize) -> f64 {
     match (a, b) {
-        (Value::Array(rows), Value::Array(others)) if rows.first().is_some_and(Value::is_array) => {
-            rows.iter().map(|row| others.iter().map(|other| dot(row, other, lanes)).fold(f64::MIN, f64::max)).sum()
-        }
+        (Value::Array(rows), Value::Array(others)) if rows.first().is_some_and(Value::is_array) => rows
+            .iter()
+            .map(|row| others.iter().map(|other| dot(row, other, lanes)).fold(f64::MIN, f64::max))
+            .sum(),
         (Value::Array(a), Value::Array(b)) if lanes > 0 => {
             let mut sums = vec![0.0_f32; lanes];
             for (number, (a, b)) in a.iter().zip(b).enumerate() {

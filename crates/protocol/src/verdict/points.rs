@@ -21,7 +21,10 @@ pub const NORMALISED_TOLERANCE: f64 = 1e-5;
 /// The same for 16-bit components, whose last bit may flip: one of 0.5 or more then changes by 5e-4.
 pub const NORMALISED_HALF_TOLERANCE: f64 = 1e-3;
 
-pub(super) fn judge_points(recorded: &CollectionGolden, observed: &CollectionObservation) -> (Outcome, String) {
+pub(super) fn judge_points(
+    recorded: &CollectionGolden,
+    observed: &CollectionObservation,
+) -> (Outcome, String) {
     if recorded.points.is_empty() {
         return (Outcome::Skipped, "no point was sampled".to_owned());
     }

@@ -9,6 +9,7 @@ mod damage;
 mod harness;
 mod main_job;
 mod neighbour;
+mod planted;
 mod publication;
 mod qdrant_faults;
 mod restore;
