@@ -113,18 +113,16 @@ async fn one_difference_at_a_time_is_found_and_named() {
     upsert(&fixture, [point(3, 1), point(30, 1)].into_iter()).await;
 
     // Vectors: one component, by little, of each kind.
-    for (name, path, by) in [
-        ("title", "/vector/title/2", 0.001),
-        ("body", "/vector/body/1", 0.001),
-        ("rows", "/vector/rows/1/0", 0.001),
-        ("words", "/vector/words/values/1", 0.001),
-        ("words", "/vector/words/indices/0", 20.0),
+    let value = |path: &str| point(17, 1).pointer(path).unwrap().as_f64().unwrap();
+    for (name, path, other) in [
+        ("title", "/vector/title/2", json!(value("/vector/title/2") + 0.001)),
+        ("body", "/vector/body/1", json!(value("/vector/body/1") + 0.001)),
+        ("rows", "/vector/rows/1/0", json!(value("/vector/rows/1/0") + 0.001)),
+        ("words", "/vector/words/values/1", json!(value("/vector/words/values/1") + 0.001)),
+        ("words", "/vector/words/indices/0", json!(20)),
     ] {
         let mut changed = point(17, 1);
-        let component = changed.pointer_mut(path).unwrap();
-        let value = component.as_f64().unwrap() + by;
-        *component =
-            if value.fract() == 0.0 && path.contains("indices") { json!(value as u64) } else { json!(value) };
+        *changed.pointer_mut(path).unwrap() = other;
         upsert(&fixture, [changed].into_iter()).await;
         found(&fixture, path, &[&format!("docs points: point 17: vector `{name}` is ")]).await;
     }
