@@ -1,7 +1,9 @@
 //! What can go wrong in a function, on what, and what to do about it.
 
 use jiff::Timestamp;
-use protocol::{BackupId, FailureKind, TaskId, manifest::InvalidManifest, task::InvalidEnvelope};
+use protocol::{
+    BackupId, ExecutionName, FailureKind, TaskId, manifest::InvalidManifest, task::InvalidEnvelope,
+};
 
 use crate::hosts::{Call, Host, HostsError, InstanceId, Refusal, Tag};
 
@@ -34,7 +36,7 @@ pub enum Error {
     },
     /// What EventBridge delivers was passed on as the input of an execution.
     #[error(
-        "the input of the execution is an event of EventBridge (`{detail_type}` of `{source_name}`), not a request for a backup"
+        "the input of the execution is an event of EventBridge (`{detail_type}` of `{source_name}`), not a request"
     )]
     EventOfEventBridge {
         /// Its `detail-type`.
@@ -235,6 +237,12 @@ pub enum Error {
         /// The first comparisons that failed, and how many there are.
         failed: Vec<String>,
     },
+    /// A drill is said to have ended, and neither how it failed nor that it passed.
+    #[error("drill {execution} has neither a verdict nor a failure")]
+    NoOutcome {
+        /// The execution.
+        execution: ExecutionName,
+    },
     /// The answer cannot be written as JSON.
     #[error("the answer cannot be written as JSON")]
     Answer(#[source] serde_json::Error),
@@ -275,7 +283,7 @@ impl Error {
             Self::TaskRefused { kind, .. } => *kind,
             // Whatever kept the script from its own answer is on the host, and may have passed by the next attempt.
             Self::TaskFailed { .. } => FailureKind::HostUnreachable,
-            Self::Answer(_) | Self::Panicked { .. } => FailureKind::Internal,
+            Self::NoOutcome { .. } | Self::Answer(_) | Self::Panicked { .. } => FailureKind::Internal,
             Self::HandedOverMissing { .. } => FailureKind::ManifestMissing,
             Self::HandedOverDiffers { .. } => FailureKind::ChecksumMismatch,
             Self::HandedOverInvalid { .. } | Self::NotAsAsked { .. } => FailureKind::ManifestInvalid,
@@ -292,7 +300,7 @@ impl Error {
             Self::SettingWrong { .. } | Self::Answer(_) | Self::Panicked { .. } => return None,
             Self::EventWrong { shape, .. } => return Some(format!("it has the form {shape}")),
             Self::EventOfEventBridge { .. } => {
-                "give the rule's target an input of its own, as {\"trigger\":\"marker\"} or {\"trigger\":\"schedule\"}, instead of the matched event"
+                "give the rule's target an input of its own instead of the matched event: {\"trigger\":\"marker\"} or {\"trigger\":\"schedule\"} for a backup, {} for a drill"
             }
             Self::Envelope { source: InvalidEnvelope::TooManyCollections { .. }, .. } => {
                 "back up fewer collections at a time, or all of them by naming none"
@@ -347,6 +355,9 @@ impl Error {
             }
             | Self::NotAsAsked { .. } => {
                 "the host and the functions should be of the same release and have the same settings"
+            }
+            Self::NoOutcome { .. } => {
+                "state-machines/restore-drill.asl.json and the functions must be of the same release: deploy both"
             }
             Self::NotProved { .. } => {
                 "the drill's report in the bucket has every comparison; until it is explained, do not rely on this backup"

@@ -11,7 +11,7 @@ use protocol::{
     task::{Drilled, Stored},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     error::Error,
@@ -19,6 +19,8 @@ use crate::{
     redact::{in_tokens, redact},
 };
 
+/// What people type, in messages.
+const THE_INPUT: &str = "the input of the execution";
 /// The form of an execution's input.
 const INPUT: &str = r#"{"trigger":"marker|schedule|console","force":false,"collections":["…"]}, where everything may be left out"#;
 /// The form of `decide`.
@@ -28,10 +30,18 @@ const DECIDE: &str =
 const DISPATCH: &str = r#"{"operation":"quiesce|backup","backup":{the answer to decide},"execution":"…","entered_at":"2026-11-23T05:14:00Z","retry_count":0,"token":"…"}"#;
 /// The form of `publish-manifest`'s event.
 const PUBLISH: &str = r#"{"backup":{the answer to decide},"stored":{the worker's answer},"execution":"…"}"#;
+/// The form of a drill's input.
+const DRILL_INPUT: &str =
+    r#"{"mode":"NEWEST|RANDOM"} or {"backup_id":"20261123T051400Z"} or {} for the newest"#;
+/// The form of `choose`.
+const CHOOSE: &str =
+    r#"{"operation":"choose","input":{…},"execution":"…","started_at":"2026-11-23T05:14:00Z"}"#;
 /// The form of `dispatch`.
-const DRILL: &str = r#"{"operation":"dispatch","backup_id":"20261123T051400Z or left out","instance_id":"i-…","execution":"…","entered_at":"2026-11-23T05:14:00Z","retry_count":0,"token":"…"}"#;
+const DRILL: &str = r#"{"operation":"dispatch","backup_id":"20261123T051400Z","instance_id":"i-…","execution":"…","entered_at":"2026-11-23T05:14:00Z","retry_count":0,"token":"…"}"#;
 /// The form of `verdict`.
 const VERDICT: &str = r#"{"operation":"verdict","drilled":{the worker's answer}}"#;
+/// The form of `outcome`.
+const OUTCOME: &str = r#"{"operation":"outcome","drill":{the answer to choose, or nothing},"judged":{"verdict":{the answer to verdict}},"failure":{"Error":"…","Cause":"…"},"execution":"…","started_at":"2026-11-23T05:14:00Z"}"#;
 
 /// The most retries that the document's parameter can say.
 const MAX_RETRIES: u32 = 9999;
@@ -121,10 +131,39 @@ pub(crate) struct Publish {
     _execution: ExecutionName,
 }
 
+/// Which backup a drill restores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DrillMode {
+    /// The one that the pointer names.
+    #[default]
+    Newest,
+    /// An older one, drawn by lot.
+    Random,
+}
+
+/// The input of a drill's execution.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrillInput {
+    /// Which backup, unless one is named.
+    pub mode: DrillMode,
+    /// This one.
+    pub backup_id: Option<BackupId>,
+}
+
+/// Event of `choose`.
+#[derive(Debug)]
+pub(crate) struct Choose {
+    pub(crate) input: DrillInput,
+    pub(crate) execution: ExecutionName,
+    pub(crate) started_at: Timestamp,
+}
+
 /// Event of `dispatch`.
 #[derive(Debug)]
 pub(crate) struct Drill {
-    pub(crate) backup_id: Option<BackupId>,
+    pub(crate) backup_id: BackupId,
     pub(crate) instance_id: InstanceId,
     pub(crate) ticket: Ticket,
 }
@@ -136,6 +175,43 @@ pub(crate) struct Verdict {
     pub(crate) drilled: Drilled,
     #[serde(rename = "execution")]
     _execution: Option<ExecutionName>,
+}
+
+/// Event of `outcome`.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) drill: ChosenSoFar,
+    pub(crate) judged: Judged,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) execution: ExecutionName,
+    pub(crate) started_at: Timestamp,
+}
+
+/// The answer to `choose`, where there is one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ChosenSoFar {
+    pub(crate) backup_id: Option<BackupId>,
+}
+
+/// What the state `Judge` has come to, if to anything.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Judged {
+    pub(crate) verdict: Option<JudgedWell>,
+}
+
+/// The answer to `verdict`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct JudgedWell {
+    pub(crate) passed: bool,
+}
+
+/// What Step Functions puts aside when it catches: both may be null.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Failure {
+    #[serde(rename = "Error")]
+    pub(crate) error: Option<String>,
 }
 
 /// By which a task is answered, and whose it is.
@@ -188,17 +264,58 @@ pub(crate) fn decide(event: Value) -> Result<Decide, Error> {
 }
 
 fn input(value: Value) -> Result<Input, Error> {
-    let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
-    if let (Some(detail_type), Some(source_name)) = (text("detail-type"), text("source")) {
-        return Err(Error::EventOfEventBridge { detail_type, source_name });
-    }
-    let input: Input = read("the input of the execution", value, INPUT)?;
+    refuse_event(&value)?;
+    let input: Input = read(THE_INPUT, value, INPUT)?;
     let mut seen = BTreeSet::new();
     if let Some(twice) = input.collections.iter().find(|name| !seen.insert(*name)) {
         let problem = format!("collection `{twice}` is named twice");
-        return Err(Error::EventWrong { what: "the input of the execution", problem, shape: INPUT });
+        return Err(Error::EventWrong { what: THE_INPUT, problem, shape: INPUT });
     }
     Ok(input)
+}
+
+/// A rule without an input of its own passes its event on.
+fn refuse_event(input: &Value) -> Result<(), Error> {
+    let text = |field: &str| input.get(field).and_then(Value::as_str).map(str::to_owned);
+    match (text("detail-type"), text("source")) {
+        (Some(detail_type), Some(source_name)) => Err(Error::EventOfEventBridge { detail_type, source_name }),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn choose(event: Value) -> Result<Choose, Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Raw {
+        input: Value,
+        execution: ExecutionName,
+        started_at: Timestamp,
+    }
+    let Raw { input, execution, started_at } = read("the event", event, CHOOSE)?;
+    refuse_event(&input)?;
+    let input: DrillInput = read(THE_INPUT, input, DRILL_INPUT)?;
+    if input.backup_id.is_some() && input.mode == DrillMode::Random {
+        let problem = "it names a backup and asks for a random one".to_owned();
+        return Err(Error::EventWrong { what: THE_INPUT, problem, shape: DRILL_INPUT });
+    }
+    Ok(Choose { input, execution, started_at })
+}
+
+pub(crate) fn outcome(event: Value) -> Result<Outcome, Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Raw {
+        drill: ChosenSoFar,
+        judged: Judged,
+        failure: Value,
+        execution: ExecutionName,
+        started_at: Timestamp,
+    }
+    let Raw { drill, judged, failure, execution, started_at } = read("the event", event, OUTCOME)?;
+    // The machine begins with an empty one.
+    let none = failure.as_object().is_some_and(Map::is_empty);
+    let failure = if none { None } else { Some(read("the event's `failure`", failure, OUTCOME)?) };
+    Ok(Outcome { drill, judged, failure, execution, started_at })
 }
 
 pub(crate) fn dispatch(event: Value) -> Result<(Decided, Ticket), Error> {
@@ -223,7 +340,7 @@ pub(crate) fn drill(event: Value) -> Result<Drill, Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Raw {
-        backup_id: Option<BackupId>,
+        backup_id: BackupId,
         instance_id: InstanceId,
         execution: ExecutionName,
         entered_at: Timestamp,
@@ -343,8 +460,8 @@ mod tests {
         let token = "AAAAKgAAAAIAAAAAAAAAAfX+/Qkq";
         let event = |change: fn(&mut Value, &str)| {
             let mut event = json!({
-                "instance_id": "i-0123456789abcdef0", "execution": "x", "entered_at": "2026-11-23T05:14:00Z",
-                "retry_count": 0, "token": token,
+                "backup_id": "20261123T051400Z", "instance_id": "i-0123456789abcdef0", "execution": "x",
+                "entered_at": "2026-11-23T05:14:00Z", "retry_count": 0, "token": token,
             });
             change(&mut event, token);
             event

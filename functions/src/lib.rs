@@ -52,7 +52,7 @@ pub enum Function {
     TriggerSnapshot,
     /// Publishes what the host stored.
     PublishManifest,
-    /// Has a staging host restore a backup, and judges.
+    /// Decides for a restore drill: which backup, what its answer is worth, what is counted.
     VerifyRestore,
 }
 
@@ -103,11 +103,14 @@ pub struct Reply {
     pub body: Value,
     /// What is to be counted.
     pub metrics: Vec<Metric>,
+    /// What a log query finds beside the numbers.
+    pub properties: Vec<(&'static str, String)>,
 }
 
 impl Reply {
     fn to(answer: &impl Serialize) -> Result<Self, Error> {
-        Ok(Self { body: serde_json::to_value(answer).map_err(Error::Answer)?, metrics: Vec::new() })
+        let body = serde_json::to_value(answer).map_err(Error::Answer)?;
+        Ok(Self { body, metrics: Vec::new(), properties: Vec::new() })
     }
 
     fn count(self, name: &'static str) -> Self {
@@ -124,6 +127,11 @@ impl Reply {
 
     fn seconds(self, name: &'static str, value: Duration) -> Self {
         self.with(Metric::seconds(name, value))
+    }
+
+    fn property(mut self, name: &'static str, value: String) -> Self {
+        self.properties.push((name, value));
+        self
     }
 
     fn with(mut self, metric: Metric) -> Self {
@@ -147,7 +155,7 @@ pub async fn handle<S: ObjectStore, H: Hosts>(
             Function::QuiesceCheck => quiesce_check::handle(settings, catalog, hosts, event, now).await,
             Function::TriggerSnapshot => trigger_snapshot::handle(settings, hosts, event).await,
             Function::PublishManifest => publish_manifest::handle(settings, catalog, event, now).await,
-            Function::VerifyRestore => verify_restore::handle(settings, catalog, hosts, event).await,
+            Function::VerifyRestore => verify_restore::handle(settings, catalog, hosts, event, now).await,
         };
         outcome.inspect_err(|error| report(function, error))
     }
@@ -173,7 +181,7 @@ fn span(function: Function, event: &Value) -> tracing::Span {
     if let Some(execution) = text("/execution").and_then(|text| text.parse::<ExecutionName>().ok()) {
         span.record("execution", execution.to_string());
     }
-    let places = ["/backup/backup_id", "/backup_id", "/drilled/backup_id"];
+    let places = ["/backup/backup_id", "/backup_id", "/drilled/backup_id", "/drill/backup_id"];
     if let Some(backup) = places.into_iter().find_map(text).and_then(|text| text.parse::<BackupId>().ok()) {
         span.record("backup", backup.to_string());
     }

@@ -135,8 +135,10 @@ async fn answer(function: Function, ready: &Result<Ready, Error>, event: Value) 
         Err(error)
     });
     match outcome {
-        Ok(Reply { body, metrics }) => {
-            write(emf::line(settings.namespace(), function.name(), now, &metrics, &[]));
+        Ok(Reply { body, metrics, properties }) => {
+            let properties: Vec<(&'static str, &str)> =
+                properties.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            write(emf::line(settings.namespace(), function.name(), now, &metrics, &properties));
             Ok(body)
         }
         Err(error) => Err(failed(function, settings.namespace(), now, &error)),

@@ -231,8 +231,8 @@ pub(crate) fn task_event(operation: &str, n: i64) -> Value {
 
 pub(crate) fn drill_event() -> Value {
     json!({
-        "operation": "dispatch", "instance_id": host(2), "execution": "drill-1", "entered_at": "2026-11-23T05:14:01.25Z",
-        "retry_count": 0, "token": TOKEN,
+        "operation": "dispatch", "backup_id": id(10), "instance_id": host(2), "execution": "drill-1",
+        "entered_at": "2026-11-23T05:14:01.25Z", "retry_count": 0, "token": TOKEN,
     })
 }
 

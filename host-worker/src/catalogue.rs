@@ -140,7 +140,7 @@ fn row(backup: &ListedBackup, now: Timestamp) -> Vec<String> {
 }
 
 /// How old a backup is, as `3d 4h`.
-fn age(backup: BackupId, now: Timestamp) -> String {
+pub(crate) fn age(backup: BackupId, now: Timestamp) -> String {
     let rounding = SpanRound::new().largest(Unit::Hour).smallest(Unit::Minute);
     match now.since(backup.time()).and_then(|span| span.round(rounding)) {
         Ok(span) => {

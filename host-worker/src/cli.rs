@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
-use jiff::Timestamp;
-use protocol::{BackupId, CollectionName};
+use jiff::{SignedDuration, Timestamp};
+use protocol::{BackupId, CollectionName, retention::Rules};
 
 use crate::{bandwidth::BandwidthLimit, config::Settings};
 
@@ -46,6 +46,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Make an uploaded backup the one that is restored
     Publish(PublishArgs),
+    /// Remove backups that no rule keeps. Shows what it would do, and does it with --apply
+    Prune(PruneArgs),
     /// Say that this host's data is right although it did not come from the published backup
     Acknowledge,
     /// Check everything that a backup needs, and say what to do about it
@@ -70,6 +72,7 @@ impl Command {
             Self::List
             | Self::Show(_)
             | Self::Publish(_)
+            | Self::Prune(_)
             | Self::Acknowledge
             | Self::Doctor
             | Self::Boot(_)
@@ -250,6 +253,45 @@ impl BootArgs {
     }
 }
 
+/// Which backups stay. One that any rule keeps stays; so does the published one, the newest proved one, and whatever is newer than the published one.
+#[derive(Args, Clone, Debug)]
+pub struct PruneArgs {
+    /// Keep the newest N
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
+    pub keep_last: usize,
+    /// Keep everything that is not older than this, as 36h, 30d or 12w. The one rule by which partial backups go
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub keep_within: Option<SignedDuration>,
+    /// Keep the newest of each of the newest N days (UTC) that have one
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
+    pub keep_daily: usize,
+    /// Keep the newest of each of the newest N weeks that have one
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
+    pub keep_weekly: usize,
+    /// Keep the newest of each of the newest N months that have one
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
+    pub keep_monthly: usize,
+    /// Archives that no manifest names are left-overs once nobody has touched them for this time
+    #[arg(long, default_value = "7d", value_name = "AGE", value_parser = age)]
+    pub orphans_after: SignedDuration,
+    /// Remove, instead of showing what would be removed
+    #[arg(long)]
+    pub apply: bool,
+}
+
+impl PruneArgs {
+    /// The rules that these flags state.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            last: self.keep_last,
+            within: self.keep_within,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+        }
+    }
+}
+
 /// Which task.
 #[derive(Args, Clone, Debug)]
 pub struct TaskArgs {
@@ -268,6 +310,26 @@ fn suffix(text: &str) -> Result<String, String> {
         flag if flag.starts_with("--") => Err(format!("`{flag}` is a flag, not a suffix")),
         suffix => Ok(suffix.to_owned()),
     }
+}
+
+/// An age in hours, days or weeks, of an hour at the least: what is younger may still be in the making.
+fn age(text: &str) -> Result<SignedDuration, String> {
+    let hours = |unit: char| match unit {
+        'h' => Some(1),
+        'd' => Some(24),
+        'w' => Some(7 * 24),
+        _ => None,
+    };
+    let unit = text.chars().last().and_then(hours);
+    let number = text
+        .get(..text.len().saturating_sub(1))
+        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = number.and_then(|number| number.parse::<i64>().ok());
+    let hours = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let hours = hours.filter(|hours| (1..=24 * 366 * 100).contains(hours));
+    hours
+        .map(SignedDuration::from_hours)
+        .ok_or_else(|| format!("`{text}` is not an age from 1h to a hundred years, as 36h, 30d or 12w"))
 }
 
 /// A latency that is worth protecting: from what a search takes at least to what nobody waits for.
@@ -347,6 +409,29 @@ mod tests {
             "99999999999999999999s",
         ] {
             assert!(latency(text).unwrap_err().contains("as 50ms or 2s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_age_has_a_unit_and_is_no_less_than_an_hour() {
+        for (text, hours) in [("1h", 1), ("36h", 36), ("30d", 720), ("12w", 2016)] {
+            assert_eq!(age(text), Ok(SignedDuration::from_hours(hours)), "{text}");
+        }
+        for text in [
+            "",
+            "d",
+            "30",
+            "0d",
+            "-1d",
+            "+1d",
+            "1.5d",
+            "1 d",
+            "1m",
+            "99999999999999999w",
+            "36601d",
+            "1\u{e4}",
+        ] {
+            assert!(age(text).unwrap_err().contains("as 36h, 30d or 12w"), "{text}");
         }
     }
 

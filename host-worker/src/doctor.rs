@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     backup::free_bytes,
+    boot,
     config::ByteSize,
     error::Error,
     limits::{Limits, Wish},
@@ -57,6 +58,7 @@ pub async fn doctor(session: &Session, now: Timestamp) -> Result<Diagnosis, Erro
     qdrant_findings(session, &mut findings).await;
     disk_findings(session, &mut findings);
     store_findings(session, now, &mut findings).await;
+    findings.extend(boot_record(session));
     findings.push(match Limits::of(&session.config, Wish::default()) {
         Ok(limits) => {
             Finding { hint: limits.hint().map(str::to_owned), ..good("data path", limits.to_string()) }
@@ -65,6 +67,35 @@ pub async fn doctor(session: &Session, now: Timestamp) -> Result<Diagnosis, Erro
     });
     let healthy = findings.iter().all(|finding| finding.state != State::Bad);
     Ok(Diagnosis { healthy, findings })
+}
+
+/// How the host came up, where it brings itself up.
+fn boot_record(session: &Session) -> Option<Finding> {
+    session.config.boot()?;
+    let record = match boot::record::read(&session.config.work_dir()) {
+        Ok(record) => record,
+        Err(error) => return Some(bad("boot", &error)),
+    };
+    let warning = |seen: String, hint: Option<String>| {
+        Some(Finding { subject: "boot", state: State::Warning, seen, hint })
+    };
+    let Some(record) = record else {
+        return warning(
+            "this host has not brought itself up".to_owned(),
+            Some("`host-worker boot` does; with --adopt it takes the data that is there".to_owned()),
+        );
+    };
+    if let Some(held) = record.held {
+        let seen =
+            format!("held at {} since {}: {} [{}]", held.step.name(), held.since, held.message, held.kind);
+        return Some(Finding { subject: "boot", state: State::Bad, seen, hint: held.hint });
+    }
+    match record.marker {
+        Some(marker) => Some(good("boot", format!("complete since {}", marker.completed_at))),
+        None => {
+            warning(format!("not complete: at {}, started {}", record.step.name(), record.started_at), None)
+        }
+    }
 }
 
 async fn qdrant_findings(session: &Session, findings: &mut Vec<Finding>) {

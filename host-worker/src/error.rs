@@ -4,7 +4,7 @@
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
-use protocol::{BackupId, CollectionName, FailureKind, Verdict};
+use protocol::{BackupId, CollectionName, FailureKind, Verdict, drill::Fidelity};
 
 use crate::{boot, config::ByteSize, machine, qdrant, quiesce, verify::Summary};
 
@@ -62,6 +62,13 @@ pub enum Error {
         problem: String,
         /// What to do instead.
         hint: String,
+    },
+
+    /// It is not certain enough what is published to remove anything.
+    #[error("nothing is removed: {why}")]
+    NotPruned {
+        /// What is not certain.
+        why: String,
     },
 
     /// A task was handed over that cannot be read.
@@ -243,6 +250,8 @@ pub enum Error {
         backup: BackupId,
         /// The comparison.
         verdict: Box<Verdict>,
+        /// The same in numbers, where they were taken.
+        fidelity: Vec<Fidelity>,
         /// The collections that were left in place.
         left: Vec<String>,
         /// Whether readers see them by their aliases.
@@ -289,6 +298,7 @@ impl Error {
             | Self::SnapshotNotVisible { .. } => FailureKind::ConfigInvalid,
             // What AWS lets through the document's patterns and this program does not take: one of the two is of another version.
             Self::Envelope(_) => FailureKind::ConfigInvalid,
+            Self::NotPruned { .. } => FailureKind::Suspicious,
             Self::Boot(refused) => refused.kind(),
             Self::Machine(error) => error.kind(),
             Self::Qdrant(error) => error.kind(),
@@ -328,6 +338,7 @@ impl Error {
             Self::Envelope(_) => Some(
                 "the document, the Lambdas and host-worker must be of one version; `dispatch` is for the SSM document, a person types `host-worker backup`".to_owned(),
             ),
+            Self::NotPruned { .. } => Some("look at `host-worker list`; publish what is right, and `host-worker acknowledge` where this host is degraded".to_owned()),
             Self::Boot(refused) => refused.hint(),
             Self::Machine(error) => error.hint(),
             Self::Qdrant(error) => error.hint().map(str::to_owned),

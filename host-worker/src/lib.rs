@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod drill;
 pub mod error;
 pub mod golden;
 pub mod governor;
@@ -21,6 +22,7 @@ pub mod origin;
 pub mod output;
 mod priority;
 pub mod progress;
+pub mod prune;
 pub mod pulse;
 pub mod qdrant;
 pub mod quiesce;
@@ -105,6 +107,10 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
                 done(&session.unless_cancelled(catalogue::show(&session, args)).await??, cli.json)
             }
             Command::Publish(args) => done(&catalogue::publish(&open().await?, args).await?, cli.json),
+            Command::Prune(args) => {
+                let pruned = prune::prune(&open().await?, args, now).await?;
+                judged(&pruned, pruned.complete(), FailureKind::StoreUnavailable, cli.json)
+            }
             Command::Acknowledge => done(&origin::acknowledge(&open().await?)?, cli.json),
             Command::Doctor => {
                 let session = open().await?;

@@ -38,6 +38,10 @@ pub enum Phase {
     Aliases,
     /// Reading a stored archive again.
     ReRead,
+    /// Starting Qdrant, and waiting until it answers.
+    Start,
+    /// Searching and reading until searches are as fast as they have to be.
+    WarmUp,
 }
 
 impl Phase {
@@ -58,6 +62,8 @@ impl Phase {
             Self::Verify => "verify",
             Self::Aliases => "aliases",
             Self::ReRead => "re-read",
+            Self::Start => "start",
+            Self::WarmUp => "warm-up",
         }
     }
 
@@ -71,6 +77,9 @@ impl Phase {
             Self::Quiesce => 15 * MINUTE,
             // Bytes move all the time, until S3 puts the parts together, which may take minutes.
             Self::Upload | Self::Download | Self::ReRead => 15 * MINUTE,
+            // An empty Qdrant answers within seconds. Warming up has a deadline of its own, after which one goes on.
+            Self::Start => 15 * MINUTE,
+            Self::WarmUp => 120 * MINUTE,
             // One collection after the other: thousands of calls, or deleting a large one.
             Self::Record | Self::Verify | Self::CleanUp => 45 * MINUTE,
             // One call without a sign of life. Qdrant copies at some 200 MB/s at the least: 1.4 TB in two hours, or with the building of indexes in three.

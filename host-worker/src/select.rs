@@ -40,7 +40,9 @@ pub(crate) async fn select(
 pub(crate) async fn by_id(session: &Session, backup: BackupId, why: String) -> Result<Chosen, Error> {
     let pointer = match session.catalog.pointer().await {
         Ok(pointer) => pointer.filter(|pointer| pointer.manifest.backup_id == backup),
-        // It may be what made this backup the choice.
+        // Not known is not another: the host would be degraded for no reason.
+        Err(error) if error.kind().is_transient() => return Err(error.into()),
+        // A damaged one may be what made this backup the choice.
         Err(_) => None,
     };
     if let Some(pointer) = pointer {

@@ -4,14 +4,20 @@ Prints its URL on one line when it serves, and serves until it is killed. What i
 """
 
 import argparse
+import datetime
+import json
 import logging
 import os
+import re
+import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from types import SimpleNamespace
 
 arguments = argparse.ArgumentParser(description=__doc__)
-arguments.add_argument("--lambda-endpoint", required=True, help="who invokes the functions")
+arguments.add_argument("--endpoint", required=True, help="who invokes the functions and carries SDK integrations out")
 arguments.add_argument("--divisor", type=float, default=1.0, help="by what waits, time-outs and heartbeats are divided")
 options = arguments.parse_args()
 
@@ -25,14 +31,20 @@ from moto.server import ThreadedMotoServer  # noqa: E402
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl  # noqa: E402
 from moto.stepfunctions.parser.asl.component.common.timeouts.heartbeat import HeartbeatSeconds  # noqa: E402
 from moto.stepfunctions.parser.asl.component.common.timeouts.timeout import TimeoutSeconds  # noqa: E402
+from moto.stepfunctions.parser.asl.component.state.choice.comparison.operator.implementations.is_operator import (  # noqa: E402
+    IsTimestamp,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils  # noqa: E402
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (  # noqa: E402
+    state_task_service_aws_sdk,
     state_task_service_callback,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import (  # noqa: E402
     ResourceCondition,
 )
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction  # noqa: E402
+from moto.stepfunctions.parser.asl.utils import json_path  # noqa: E402
+from moto.stepfunctions.parser.backend import execution_worker  # noqa: E402
 
 
 def divide_time(divisor: float) -> None:
@@ -95,6 +107,79 @@ def invoke_functions_at(endpoint: str) -> None:
     lambda_eval_utils.boto_client_for = client
 
 
+class ServiceFailure(Exception):
+    """What a service of the embedded cloud refused, by the name that AWS has for it."""
+
+    def __init__(self, error: str, cause: str):
+        super().__init__(f"{error}: {cause}")
+        self.error = error
+        self.cause = cause
+
+
+def call_services_at(endpoint: str) -> None:
+    """moto calls its own services by boto3, whose answers have times that its history cannot write, and names their errors `ec2.ec2Exception`. The services here
+    are the embedded cloud's, where a launched instance is a host with a worker."""
+    service = state_task_service_aws_sdk.StateTaskServiceAwsSdk
+    from_error = service._from_error
+
+    def eval_service_task(self, env, resource_runtime_part, normalised_parameters, state_credentials):
+        del resource_runtime_part, state_credentials
+        request = urllib.request.Request(
+            f"{endpoint}/aws-sdk/{self.resource.api_name}/{self.resource.api_action}",
+            data=json.dumps(normalised_parameters).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                env.stack.append(json.load(answer))
+        except urllib.error.HTTPError as refusal:
+            failure = json.load(refusal)
+            raise ServiceFailure(failure["error"], failure["cause"]) from refusal
+
+    def event_of(self, env, ex):
+        if isinstance(ex, ServiceFailure):
+            return self._get_task_failure_event(env=env, error=ex.error, cause=ex.cause)
+        return from_error(self, env=env, ex=ex)
+
+    service._eval_service_task = eval_service_task
+    service._from_error = event_of
+
+
+def find_one_node() -> None:
+    """moto makes a list of what a path finds right below an item of an array (`$.a[0].b`). A path without wildcards finds one node, and that is its value."""
+    extract_json = json_path.extract_json
+
+    def extract(path, data):
+        if re.fullmatch(r"\$(\.[\w-]+|\['[^']*'\]|\[\d+\])*", path) is None:
+            return extract_json(path, data)
+        matches = json_path.parse(path).find(data)
+        if not matches:
+            raise json_path.NoSuchJsonPathError(json_path=path, data=data)
+        return matches[0].value
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "extract_json", None) is extract_json:
+            module.extract_json = extract
+
+
+def write_times_as_text() -> None:
+    """`$$.Execution.StartTime` is an object of Python's in moto, which no service takes and no comparison knows; and moto compares times only by whole seconds."""
+    execution_data = execution_worker.ExecutionData
+
+    def with_text(**fields):
+        started = fields["StartTime"].astimezone(datetime.timezone.utc)
+        return execution_data(**{**fields, "StartTime": started.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
+
+    def string_to_timestamp(string):
+        try:
+            return datetime.datetime.fromisoformat(string)
+        except (TypeError, ValueError):
+            return None
+
+    execution_worker.ExecutionData = with_text
+    IsTimestamp.string_to_timestamp = staticmethod(string_to_timestamp)
+
+
 def serve() -> str:
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -113,6 +198,9 @@ logging.getLogger("werkzeug").setLevel(logging.ERROR)
 divide_time(options.divisor)
 give_every_attempt_a_token()
 hear_early_answers()
-invoke_functions_at(options.lambda_endpoint)
+invoke_functions_at(options.endpoint)
+call_services_at(options.endpoint)
+find_one_node()
+write_times_as_text()
 print(serve(), flush=True)
 threading.Event().wait()

@@ -124,6 +124,12 @@ pub enum Error {
         /// The KMS key that was used.
         found: Option<String>,
     },
+    /// The pointer has moved to what was to be removed.
+    #[error("backup {backup} is not removed: the pointer names it by now")]
+    NamedMeanwhile {
+        /// The backup.
+        backup: BackupId,
+    },
     /// The backup is dated in the future.
     #[error(
         "backup {backup} is dated {dated}, more than {} s after the store's clock, which says {store_now}",
@@ -221,7 +227,7 @@ impl Error {
             Self::Conflict { .. } | Self::PointerContradicts { .. } | Self::Contended { .. } => {
                 FailureKind::ManifestConflict
             }
-            Self::Suspicious { .. } => FailureKind::Suspicious,
+            Self::Suspicious { .. } | Self::NamedMeanwhile { .. } => FailureKind::Suspicious,
             Self::SideFileTooLarge { .. } => FailureKind::ManifestInvalid,
             Self::MarkerInvalid { .. } => FailureKind::IndexingIncomplete,
             Self::ProofUnwritable { .. } => FailureKind::Internal,
@@ -280,6 +286,7 @@ impl Error {
                 "its own manifest is stored and the pointer has not moved; if this is what you want: `host-worker publish --backup ID --force`, and `host-worker acknowledge` on a degraded host"
                     .to_owned(),
             ),
+            Self::NamedMeanwhile { .. } => Some("nothing of it is lost but its own manifest at the most, which the pointer repeats; look at `host-worker list` before pruning again".to_owned()),
             Self::SideFileTooLarge { .. } | Self::ProofUnwritable { .. } => None,
             Self::MarkerInvalid { .. } => Some("docs/clients.md says how the indexing job writes it".to_owned()),
         }
@@ -311,6 +318,7 @@ impl Error {
             | Self::PointerContradicts { .. }
             | Self::Contended { .. }
             | Self::Suspicious { .. }
+            | Self::NamedMeanwhile { .. }
             | Self::SideFileTooLarge { .. }
             | Self::MarkerInvalid { .. }
             | Self::ProofUnwritable { .. } => false,

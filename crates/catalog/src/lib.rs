@@ -16,9 +16,11 @@
 
 mod catalog;
 mod check;
+mod drills;
 mod error;
 mod listing;
 mod probe;
+mod prune;
 mod publish;
 mod resolve;
 pub mod rules;
@@ -29,10 +31,11 @@ pub use check::{CheckedObject, Checksum};
 pub use error::Error;
 pub use listing::{Entry, Listing, PointerState, Proved};
 pub use probe::{Check, Finding, Probe, Standing};
+pub use prune::{Orphan, Removed};
 pub use publish::{Outcome, PublishPolicy, Published};
 pub use resolve::{How, Resolved, Selector, Skipped};
 pub use rules::Suspicion;
-pub use store::ObjectStore;
+pub use store::{Deletion, ObjectStore};
 
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,12 @@ pub trait ObjectStore: Send + Sync {
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
 }
 
+/// An object store from which whoever prunes may delete. A port of its own, so that nothing else can.
+pub trait Deletion: ObjectStore {
+    /// Deletes an object; one that is not there is deleted already. Where the bucket has versions they stay, under a delete marker.
+    fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
 /// An object and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
@@ -133,6 +139,8 @@ pub enum Operation {
     List,
     /// [`ObjectStore::now`].
     Now,
+    /// [`Deletion::delete`].
+    Delete,
 }
 
 impl fmt::Display for Operation {
@@ -143,6 +151,7 @@ impl fmt::Display for Operation {
             Self::Head => "head",
             Self::List => "list",
             Self::Now => "read the store's clock by",
+            Self::Delete => "delete",
         })
     }
 }
@@ -240,6 +249,9 @@ impl StoreError {
                         "s3:GetObject and s3:GetObjectVersion on the key, s3:ListBucket on the bucket (else an absent key is refused instead of absent) and kms:Decrypt"
                     }
                     Operation::Put => "s3:PutObject on the key and kms:GenerateDataKey",
+                    Operation::Delete => {
+                        "s3:DeleteObject on the key, which only whoever prunes should have (is it kept by Object Lock?)"
+                    }
                     Operation::List => "s3:ListBucket on the bucket for this prefix",
                 };
                 Some(format!("these credentials need {action}; check also the policy of bucket `{bucket}`"))

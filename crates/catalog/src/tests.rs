@@ -3,6 +3,7 @@
 mod interleave;
 mod listing;
 mod probe;
+mod prune;
 mod publish;
 mod resolve;
 mod rules;
@@ -21,6 +22,7 @@ async fn the_store_in_memory_conforms() {
     let catalog = catalog();
     conformance::run(catalog.store(), "conformance/").await;
     conformance::run(catalog.store(), "conformance/again/").await;
+    conformance::what_is_deleted_is_gone(catalog.store(), "conformance/").await;
 }
 
 /// Callers put these futures on a runtime with several threads.

@@ -55,6 +55,8 @@ pub enum FailureKind {
     VerificationFailed,
     /// No host, or more than one, can be given the task.
     HostUnreachable,
+    /// A drill's staging host could not be terminated, or it is not known whether one is left.
+    StagingLeft,
     /// The task token is no longer accepted.
     TokenExpired,
     /// The work made no progress for longer than its phase may take.
@@ -67,7 +69,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::IndexingIncomplete,
         Self::NotQuiesced,
         Self::Busy,
@@ -90,6 +92,7 @@ impl FailureKind {
         Self::RestoreFailed,
         Self::VerificationFailed,
         Self::HostUnreachable,
+        Self::StagingLeft,
         Self::TokenExpired,
         Self::Stalled,
         Self::Cancelled,
@@ -121,6 +124,7 @@ impl FailureKind {
             Self::RestoreFailed => "RestoreFailed",
             Self::VerificationFailed => "VerificationFailed",
             Self::HostUnreachable => "HostUnreachable",
+            Self::StagingLeft => "StagingLeft",
             Self::TokenExpired => "TokenExpired",
             Self::Stalled => "Stalled",
             Self::Cancelled => "Cancelled",
@@ -154,6 +158,7 @@ impl FailureKind {
             | Self::Suspicious
             | Self::RestoreFailed
             | Self::VerificationFailed
+            | Self::StagingLeft
             | Self::TokenExpired
             | Self::Cancelled
             | Self::Internal => false,
@@ -186,6 +191,7 @@ impl FailureKind {
             | Self::Suspicious
             | Self::RestoreFailed
             | Self::HostUnreachable
+            | Self::StagingLeft
             | Self::TokenExpired
             | Self::Stalled
             | Self::Cancelled

@@ -27,6 +27,8 @@ pub const POINTER: &str = "latest_qdrant_backup.manifest.json";
 pub const MANIFESTS: &str = "qdrant/manifests/";
 /// Where proofs are.
 pub const PROOFS: &str = "qdrant/proofs/";
+/// The folder of the reports of restore drills.
+pub const DRILLS: &str = "qdrant/drills/";
 /// Where the indexing job marks success, unless configured otherwise.
 pub const DEFAULT_SUCCESS_MARKER: &str = "qdrant/indexing/_SUCCESS.json";
 /// The default of [`Prefix`].
@@ -47,7 +49,7 @@ fn invalid(what: &'static str, text: &str) -> InvalidKey {
 }
 
 /// The folder of the archives: one or more path components of `[A-Za-z0-9_.-]`, neither `.` nor `..`, without a slash at either end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(String);
 
@@ -70,7 +72,7 @@ impl FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let component = |c: &str| !c.is_empty() && c != "." && c != ".." && c.bytes().all(plain);
-        let reserved = [MANIFESTS, PROOFS, "qdrant/drills/", "qdrant/indexing/"];
+        let reserved = [MANIFESTS, PROOFS, DRILLS, "qdrant/indexing/"];
         if text.len() > 512
             || !text.split('/').all(component)
             || reserved.iter().any(|r| format!("{text}/").starts_with(r))
@@ -125,7 +127,7 @@ impl Layout {
 }
 
 /// The key of an archive, from which those of its side files follow.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ArchiveKey {
     prefix: Prefix,
@@ -167,6 +169,19 @@ impl ArchiveKey {
     /// The key of the manifest as the host hands it over to whoever may publish.
     pub fn manifest(&self) -> String {
         format!("{}/{}.manifest.json", self.prefix, self.stem())
+    }
+
+    /// How the keys of the archive and of everything beside it begin, and no other's.
+    pub fn beginning(&self) -> String {
+        format!("{}/{}.", self.prefix, self.stem())
+    }
+
+    /// The archive that has this key, or beside which the object with this key lies.
+    pub fn owning(key: &str) -> Option<Self> {
+        let at = key.rfind('/').map_or(0, |slash| slash + 1);
+        let (stem, ending) = key[at..].split_once('.')?;
+        let endings = ["tar.zst", "tar.zst.sha256", "frames.json.zst", "golden.json.zst", "manifest.json"];
+        endings.contains(&ending).then(|| format!("{}{stem}.tar.zst", &key[..at]).parse().ok())?
     }
 
     fn stem(&self) -> String {
@@ -245,6 +260,18 @@ pub fn proofs(backup: BackupId) -> String {
 /// The key of a proof that was reached at `time`.
 pub fn proof(backup: BackupId, time: Timestamp) -> String {
     format!("{PROOFS}{backup}/{}.json", time.strftime("%Y%m%dT%H%M%S%.3fZ"))
+}
+
+/// The folder of a drill that began at `time`, with its reports.
+pub fn drill(backup: BackupId, time: Timestamp) -> String {
+    format!("{DRILLS}{}-{backup}/", time.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// The backup of a drill whose report for programs has this key; `None` for any other object.
+pub fn parse_drill(key: &str) -> Option<BackupId> {
+    let folder = key.strip_prefix(DRILLS)?.strip_suffix("/report.json")?;
+    let (_began, backup) = folder.split_once('-')?;
+    backup.parse().ok()
 }
 
 /// The backup that a proof with this key is of; `None` for any other object.
@@ -347,6 +374,33 @@ mod tests {
         }
         assert_eq!(parse_manifest("qdrant/manifests/latest.json"), None);
         assert_eq!(parse_manifest(POINTER), None);
+    }
+
+    #[test]
+    fn whatever_lies_beside_an_archive_is_known_by_its_key() {
+        let archive: ArchiveKey = "a.b/qdrant_snapshot_20261123T051400Z-0badcafe.tar.zst".parse().unwrap();
+        for key in
+            [archive.to_string(), archive.sha256(), archive.frames(), archive.golden(), archive.manifest()]
+        {
+            assert_eq!(ArchiveKey::owning(&key), Some(archive.clone()), "{key}");
+            assert!(key.starts_with(&archive.beginning()), "{key}");
+        }
+        for key in
+            ["a.b/.doctor", "a.b/qdrant_snapshot_20261123T051400Z-0badcafe.txt", "a.b/x.tar.zst", "", "."]
+        {
+            assert_eq!(ArchiveKey::owning(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_drill_has_a_folder_of_its_own() {
+        let backup = "20261123T051400Z".parse().unwrap();
+        let folder = drill(backup, "2026-12-01T03:00:00Z".parse().unwrap());
+        assert_eq!(folder, "qdrant/drills/20261201T030000Z-20261123T051400Z/");
+        assert_eq!(parse_drill(&format!("{folder}report.json")), Some(backup));
+        for other in ["report.html", "x/report.json", ""] {
+            assert_eq!(parse_drill(&format!("{folder}{other}")), None, "{other}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! in here is a pure function that is tested as a table.
 
 pub mod digest;
+pub mod drill;
 pub mod failure;
 pub mod golden;
 pub mod id;
@@ -12,9 +13,11 @@ pub mod manifest;
 pub mod marker;
 pub mod point_id;
 pub mod proof;
+pub mod retention;
 pub mod task;
 pub mod verdict;
 
+pub use drill::DrillReport;
 pub use failure::FailureKind;
 pub use golden::GoldenSet;
 pub use id::{AttemptId, BackupId, CollectionName, PointId};

@@ -311,6 +311,9 @@ pub struct Drilled {
     pub checks: u64,
     /// Those that came out wrong: the first [`Self::MAX_FAILED`].
     pub failed: Vec<Check>,
+    /// The key of the report for people; absent where it could not be stored, and from workers that wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
     /// What took how long.
     pub timings: Vec<PhaseTiming>,
 }

@@ -13,7 +13,9 @@ use crate::{
 mod points;
 mod searches;
 
+pub(crate) use points::is_same_point;
 pub use points::{NORMALISED_HALF_TOLERANCE, NORMALISED_TOLERANCE};
+pub(crate) use searches::hits_differ;
 pub use searches::{RECALL_TOLERANCE, RECALL_TOLERANCE_MAX, SCORE_TOLERANCE, recall_tolerance};
 
 /// The share of the recorded indexed vectors that may be without an index: a small segment that writes leave behind has none, and optimizers

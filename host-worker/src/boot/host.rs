@@ -51,6 +51,8 @@ pub struct Timing {
     pub poll: Duration,
     /// Between two heartbeats of the lifecycle action; the least that a launch hook waits is 30 s, the usual an hour.
     pub heartbeat: Duration,
+    /// How long Qdrant may run without an answer, with nothing or half a restore to load, before the host says that it is held.
+    pub starting: Duration,
     /// How long Qdrant may run without an answer before the host says that it is held. It is waited for all the same.
     pub loading: Duration,
     /// The same for the machine's address.
@@ -70,7 +72,8 @@ impl Timing {
     pub const STANDARD: Self = Self {
         poll: Duration::from_secs(1),
         heartbeat: Duration::from_secs(25),
-        loading: Duration::from_secs(3600),
+        starting: Duration::from_secs(300),
+        loading: Duration::from_secs(1800),
         address: Duration::from_secs(300),
         look_again: Duration::from_secs(10),
         look_again_at_most: Duration::from_secs(300),
@@ -85,6 +88,7 @@ impl Timing {
         Self {
             poll: self.poll / divisor,
             heartbeat: self.heartbeat / divisor,
+            starting: self.starting / divisor,
             loading: self.loading / divisor,
             address: self.address / divisor,
             look_again: self.look_again / divisor,

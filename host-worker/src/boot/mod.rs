@@ -160,7 +160,7 @@ where
             if ends {
                 return Err(error);
             }
-            let after = sequence::after(Step::Disks, &error, 0);
+            let after = sequence::after(Step::Disks, &error, 0, false);
             let unknown =
                 matches!(error, Error::Boot(Refused::RecordUnreadable { .. } | Refused::RecordNewer { .. }));
             self.hold(Step::Disks, error, if unknown { After::Person } else { after }).await?;
@@ -300,7 +300,11 @@ where
 
     async fn restore(&mut self) -> Result<(), Error> {
         let Some(source) = self.record.source.clone() else { return Ok(()) };
-        self.host.restore(&source).await?;
+        let launch = sequence::launch(&self.record, &self.order.wanted)?;
+        tokio::select! {
+            restored = self.host.restore(&source) => restored?,
+            never = self.keep_up(&launch) => match never {},
+        }
         let stage = sequence::restored(&self.record, &self.order.wanted);
         self.keep(Record { stage, failures: 0, ..self.record.clone() })
     }
@@ -331,7 +335,8 @@ where
     async fn failed(&mut self, step: Step, error: Error) -> Result<(), Error> {
         self.record.failures += 1;
         self.run.up = None;
-        let after = sequence::after(step, &error, self.record.failures);
+        let half = self.record.stage == Stage::Missing && self.host.holds_data().unwrap_or(false);
+        let after = sequence::after(step, &error, self.record.failures, half);
         match (after, self.record.source.take()) {
             (After::Reject, Some(source)) => {
                 let (kind, why) = (error.kind(), on_one_line(&error));

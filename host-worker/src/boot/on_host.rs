@@ -72,8 +72,10 @@ impl OnHost {
             bandwidth_limit: None,
             nice: 0,
         };
-        let (phases, journal) = (Phases::new(self.display), JournalAfterwards::Stays);
-        let done = restore::restore_chosen(lock, &self.session, &args, chosen, journal, phases).await?;
+        let (mut phases, journal) = (Phases::new(self.display), JournalAfterwards::Stays);
+        let done = restore::restore_chosen(lock, &self.session, &args, chosen, journal, &mut phases).await;
+        phases.finish();
+        let done = done?;
         info!(backup = %done.backup_id, bytes = done.bytes, kept_bytes = done.kept_bytes, timings = ?done.timings, "restored and verified");
         Ok(())
     }
@@ -207,7 +209,13 @@ impl Host for OnHost {
                     }
                     let left = manifest.collections.iter().map(|record| record.name.to_string()).collect();
                     let (backup, verdict) = (manifest.backup_id, Box::new(verdict));
-                    Err(Error::NotAsRecorded { backup, verdict, left, aliases_set: true })
+                    Err(Error::NotAsRecorded {
+                        backup,
+                        verdict,
+                        fidelity: Vec::new(),
+                        left,
+                        aliases_set: true,
+                    })
                 }
                 Source::LocalSnapshots { files, .. } => local::check(&self.session.qdrant()?, files).await,
                 Source::Nothing => self.require_empty().await,

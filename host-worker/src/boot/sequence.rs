@@ -181,13 +181,21 @@ pub enum After {
     Person,
 }
 
-/// Judges a step's failure. `failures` says how often the source has failed in a way that may pass, this time included.
-pub fn after(step: Step, error: &Error, failures: u32) -> After {
-    match step {
-        Step::Restore => return after_restore(innermost(error), failures),
-        // The bucket is only read. When it has said all, it is for a person to say what else there is.
-        Step::Choose if !matches!(error, Error::Boot(_)) => return After::LookAgain,
-        _ => {}
+/// Judges a step's failure. `failures` says how often the source has failed in a way that may pass, this time included; `half`, whether half a restore of this
+/// boot's own is on the disk.
+pub fn after(step: Step, error: &Error, failures: u32, half: bool) -> After {
+    if step == Step::Restore {
+        return after_restore(innermost(error), failures);
+    }
+    // One that runs and is silent loads; one that ends may be killed by what it has to load.
+    let ends = error.kind() == FailureKind::QdrantUnavailable
+        && !matches!(error, Error::Boot(Refused::Silent { .. }));
+    if step == Step::Start && ends && half {
+        return After::Anew;
+    }
+    // The bucket is only read. When it has said all, it is for a person to say what else there is.
+    if step == Step::Choose && !matches!(error, Error::Boot(_)) {
+        return After::LookAgain;
     }
     let for_a_person = matches!(
         error.kind(),
@@ -214,19 +222,23 @@ fn after_restore(error: &Error, failures: u32) -> After {
             | FailureKind::RestoreFailed
             | FailureKind::CollectionUnsupported
     );
-    match error {
-        Error::HalfInTheWay { .. } if spent => After::Person,
-        Error::HalfInTheWay { .. } => After::Anew,
+    // What may pass, and does not for ever.
+    let until_spent = |after| if spent { After::Person } else { after };
+    if matches!(error, Error::HalfInTheWay { .. }) {
+        if spent { After::Reject } else { After::Anew }
+    } else if matches!(error, Error::InTheWay { .. }) {
         // Collections that this boot has not asked for.
-        Error::InTheWay { .. } => After::Person,
-        Error::Qdrant(qdrant::Error::QueueNotEmpty { .. }) if spent => After::Person,
-        Error::Qdrant(qdrant::Error::QueueNotEmpty { .. }) => After::LookAgain,
-        _ if unusable => After::Reject,
-        // It went away, as it does when a collection kills it.
-        _ if kind == FailureKind::QdrantUnavailable && spent => After::Reject,
+        After::Person
+    } else if matches!(error, Error::Qdrant(qdrant::Error::QueueNotEmpty { .. })) {
+        until_spent(After::LookAgain)
+    } else if unusable || (kind == FailureKind::QdrantUnavailable && spent) {
+        // Or it went away again and again, as it does when a collection kills it.
+        After::Reject
+    } else if kind.is_transient() || kind == FailureKind::LowDisk {
         // Room may be made.
-        _ if kind.is_transient() || kind == FailureKind::LowDisk => After::LookAgain,
-        _ => After::Person,
+        After::LookAgain
+    } else {
+        After::Person
     }
 }
 

@@ -1,11 +1,13 @@
 //! Having Qdrant up: for this machine alone or for everybody, and telling who waits for it.
 
+use std::convert::Infallible;
+
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    Boot, Host, Refused,
-    record::{Record, Step},
+    Boot, Host, Refused, Timing,
+    record::{Record, Stage, Step},
     report::Told,
     seconds_between, sequence,
 };
@@ -17,6 +19,8 @@ use crate::{
 
 /// How often a Qdrant that ends before it answers is started.
 const STARTS: u32 = 3;
+/// While it restores, a look at whether it runs costs a process, so that it is looked at this many times less often than what is waited for.
+const WATCHED_EVERY: u32 = 10;
 /// How often the group is told before the boot ends without.
 const COMPLETIONS: u32 = 6;
 
@@ -62,6 +66,8 @@ where
     /// Waits until it answers, or has ended (`false`).
     async fn answers(&self, launch: &Launch) -> Result<bool, Error> {
         let started = Instant::now();
+        let Timing { starting, loading, .. } = self.order.timing;
+        let patience = if self.record.stage == Stage::Missing { starting } else { loading };
         loop {
             let last = match self.host.answers(launch.address).await {
                 Ok(()) => return Ok(true),
@@ -71,7 +77,7 @@ where
                 return Ok(false);
             }
             let waited = started.elapsed();
-            if waited >= self.order.timing.loading {
+            if waited >= patience {
                 return Err(Refused::Silent {
                     image: launch.image.clone(),
                     address: launch.address,
@@ -82,6 +88,20 @@ where
             }
             self.pause(self.order.timing.poll).await?;
         }
+    }
+
+    /// Starts Qdrant again when it ends, as systemd does where it owns it: whoever waits for its answer need not wait for a person.
+    pub(super) async fn keep_up(&self, launch: &Launch) -> Infallible {
+        for _ in 0..STARTS {
+            while !matches!(self.machine.running().await, Ok(None)) {
+                tokio::time::sleep(self.order.timing.poll * WATCHED_EVERY).await;
+            }
+            warn!(image = launch.image, "Qdrant has ended; starting it again");
+            if let Err(error) = self.machine.start(launch).await {
+                warn!(error = on_one_line(&error), "Qdrant is not started again");
+            }
+        }
+        std::future::pending().await
     }
 
     pub(super) async fn await_address(&mut self) -> Result<(), Error> {

@@ -182,7 +182,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::Foreign { device, .. } => Some(format!(
-                "nothing was written to it; look at it with `wipefs --no-act {0}`, and if nothing on it is needed, erase that with `wipefs --all {0}` (of an array, stop it first: `mdadm --stop {0}`)",
+                "nothing was written to it; look at it with `wipefs --no-act {0}`, and if nothing on it is needed, stop what uses it and erase it with `wipefs --all {0}`",
                 device.display()
             )),
             Self::MountedElsewhere { at, .. } => Some(format!(

@@ -97,19 +97,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads the settings; touches nothing yet. With `detached`, Qdrant's container belongs to a process of its own even where there is systemd.
+    /// Reads the settings; touches nothing yet. With `detached`, Qdrant's container belongs to a process of its own; otherwise to systemd, which must be there.
     pub async fn of(config: &Config, detached: bool) -> Result<Self, crate::Error> {
         let missing = crate::Error::MissingSetting { name: "boot" };
         let BootSettings { workspace, no_disks, environment_file, memory, grpc, .. } =
             config.boot().ok_or(missing)?;
         let paths = Paths::of(config, workspace)?;
-        let url = config.qdrant()?.url;
-        let port = reqwest::Url::parse(&url).ok().and_then(|url| url.port_or_known_default());
-        let port = port.ok_or_else(|| crate::Error::BadSetting {
-            name: "qdrant-url",
-            problem: format!("`{url}` names no port"),
-        })?;
-        let systemd = !detached && std::path::Path::new("/run/systemd/system").is_dir();
         Ok(Self {
             disks: Nvme {
                 workspace: workspace.clone(),
@@ -118,15 +111,15 @@ impl Machine {
                 work_dir: paths.work_dir.clone(),
             },
             docker: Docker {
-                owner: if systemd {
-                    Owner::Systemd
-                } else {
+                owner: if detached {
                     Owner::Process(paths.work_dir.join("qdrant.log"))
+                } else {
+                    Owner::Systemd
                 },
                 environment_file: environment_file.clone(),
                 memory: memory.map(|size| size.0),
                 grpc: *grpc,
-                port,
+                port: config.qdrant_port()?,
                 paths,
             },
             auto_scaling: AutoScaling::of(config).await,

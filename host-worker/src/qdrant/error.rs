@@ -391,6 +391,7 @@ fn call_hint(operation: &Operation, cause: &Cause) -> Option<&'static str> {
         | FailureKind::Suspicious
         | FailureKind::VerificationFailed
         | FailureKind::HostUnreachable
+        | FailureKind::StagingLeft
         | FailureKind::TokenExpired
         | FailureKind::Stalled
         | FailureKind::Cancelled

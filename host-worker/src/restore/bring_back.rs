@@ -33,6 +33,8 @@ pub(super) struct BringBack<'a> {
     journal: Journal,
     /// What this restore, in this run or an earlier one, has done under each name.
     done: BTreeMap<CollectionName, Done>,
+    /// Collections whose recovery Qdrant was asked for and did not answer, as when it dies of it.
+    pub(super) unconfirmed: Vec<CollectionName>,
     /// Bytes of snapshots that did not have to be fetched, because an earlier run had them.
     pub(super) kept_bytes: u64,
 }
@@ -61,7 +63,17 @@ impl<'a> BringBack<'a> {
         qdrant: &'a qdrant::Client,
         journal: Journal,
     ) -> Self {
-        Self { session, args, manifest, index, qdrant, journal, done: BTreeMap::new(), kept_bytes: 0 }
+        Self {
+            session,
+            args,
+            manifest,
+            index,
+            qdrant,
+            journal,
+            done: BTreeMap::new(),
+            unconfirmed: Vec::new(),
+            kept_bytes: 0,
+        }
     }
 
     /// Downloads, proves and recovers one collection after the other, but for those that an earlier run has brought back.
@@ -160,7 +172,9 @@ impl<'a> BringBack<'a> {
         if let Some(done) = done {
             self.done.insert(target.name.clone(), done);
         }
-        recovered?;
+        if recovered? == qdrant::Recovery::Unconfirmed {
+            self.unconfirmed.push(target.name.clone());
+        }
         self.journal.note(&target.name, Asked { step: Step::Recovered, replaces })?;
         discard(stage, &staged);
         Ok(())

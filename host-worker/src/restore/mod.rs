@@ -14,6 +14,7 @@ use std::{
 
 use protocol::{
     BackupId, CollectionName, Manifest, Verdict,
+    drill::{Fidelity, fidelity},
     manifest::{Origin, PhaseTiming},
     verdict::{self, Observation},
 };
@@ -64,6 +65,8 @@ pub struct RestoreResult {
     pub kept_bytes: u64,
     /// The proof.
     pub verdict: Verdict,
+    /// The same in numbers, collection by collection.
+    pub fidelity: Vec<Fidelity>,
     /// What took how long.
     pub timings: Vec<PhaseTiming>,
 }
@@ -75,7 +78,10 @@ pub async fn restore(
     display: Display,
 ) -> Result<RestoreResult, Error> {
     let lock = HostLock::acquire(&session.config.work_dir(), "restore")?;
-    restore_under(&lock, session, args, Phases::new(display)).await
+    let mut phases = Phases::new(display);
+    let result = restore_under(&lock, session, args, &mut phases).await;
+    phases.finish();
+    result
 }
 
 /// Brings a backup back while the caller holds the host's lock.
@@ -83,7 +89,7 @@ pub(crate) async fn restore_under(
     lock: &HostLock,
     session: &Session,
     args: &RestoreArgs,
-    mut phases: Phases,
+    phases: &mut Phases,
 ) -> Result<RestoreResult, Error> {
     phases.enter(Phase::PreFlight);
     let chosen = if args.unproved {
@@ -110,7 +116,7 @@ pub(crate) async fn restore_chosen(
     args: &RestoreArgs,
     chosen: Chosen,
     afterwards: JournalAfterwards,
-    mut phases: Phases,
+    phases: &mut Phases,
 ) -> Result<RestoreResult, Error> {
     let work_dir = session.config.work_dir();
     phases.enter(Phase::PreFlight);
@@ -153,7 +159,7 @@ pub(crate) async fn restore_chosen(
     // What a backup has captured before is not what this host has from now on.
     backup::give_up_unfinished(session).await;
     let mut bring_back = BringBack::new(session, args, manifest, &index, &qdrant, journal);
-    if let Err(error) = bring_back.run(&plan, &dir, &mut phases).await {
+    if let Err(error) = bring_back.run(&plan, &dir, phases).await {
         return Err(bring_back.give_up(error).await);
     }
     let kept_bytes = bring_back.kept_bytes;
@@ -171,15 +177,24 @@ pub(crate) async fn restore_chosen(
         Ok(Err(error)) => return Err(bring_back.give_up(error.into()).await),
         Err(cancelled) => return Err(bring_back.give_up(cancelled).await),
     };
+    let fidelity = fidelity::compare(&golden, &observed, &wanted);
     let not_as_recorded = |verdict: Verdict, aliases_set| Error::NotAsRecorded {
         backup: manifest.backup_id,
         verdict: Box::new(verdict),
+        fidelity: fidelity.clone(),
         left: left.clone(),
         aliases_set,
     };
     let verdict = judge(&observed, &wanted);
     if !verdict.passed {
+        let unconfirmed = bring_back.unconfirmed.pop();
         bring_back.end(afterwards);
+        // That Qdrant did not finish says nothing about the backup, and who keeps the journal can ask again.
+        if let Some(collection) = unconfirmed.filter(|_| afterwards == JournalAfterwards::Stays) {
+            let found = Summary::failures(&verdict).join("; ");
+            let remedy = "restore it again".to_owned();
+            return Err(Error::HalfInTheWay { collection, found, remedy });
+        }
         return Err(not_as_recorded(verdict, false));
     }
 
@@ -203,7 +218,7 @@ pub(crate) async fn restore_chosen(
         origin::write(&work_dir, &Origin { backup_id: Some(manifest.backup_id), degraded: chosen.degraded })?;
     }
     bring_back.end(afterwards);
-    let timings = phases.finish();
+    let timings = phases.timings();
     info!(backup = %manifest.backup_id, collections = plan.targets.len(), "restore done");
     Ok(RestoreResult {
         backup_id: manifest.backup_id,
@@ -217,6 +232,7 @@ pub(crate) async fn restore_chosen(
         bytes: plan.targets.iter().map(|target| manifest.collections[target.record].size_bytes).sum(),
         kept_bytes,
         verdict,
+        fidelity,
         timings,
     })
 }

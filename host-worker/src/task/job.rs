@@ -1,7 +1,7 @@
 //! The work itself: what each kind of task does on a real host.
 
 use jiff::Timestamp;
-use protocol::{Envelope, TaskKind, task::Drilled};
+use protocol::{Envelope, TaskKind};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -9,13 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::work::{Failure, Work};
 use crate::{
     backup::workflow,
-    cli::{RestoreArgs, Selection},
-    config::{Config, HostRole},
+    config::Config,
+    drill,
     error::Error,
     lock::HostLock,
     progress::{Display, Phases},
     pulse::Pulse,
-    restore::{self, RestoreResult},
     session::Session,
 };
 
@@ -50,7 +49,10 @@ impl Job {
                 let now = Timestamp::now();
                 output(&workflow::stored(&session, lock, envelope.task.backup, &args, phases, now).await?)
             }
-            TaskKind::Drill => output(&drilled(lock, &session, envelope, phases).await?),
+            TaskKind::Drill => {
+                let now = Timestamp::now();
+                output(&drill::drill(lock, &session, envelope, phases, now).await?)
+            }
         }
     }
 }
@@ -70,40 +72,4 @@ impl Work for Job {
 fn output<T: Serialize>(output: &T) -> Result<Value, Error> {
     serde_json::to_value(output)
         .map_err(|source| Error::Local { what: "write the task's output".to_owned(), source: source.into() })
-}
-
-/// Restores a backup into the empty Qdrant of a staging host and compares it. That it is not what was recorded is a result, not a failure of the drill.
-async fn drilled(
-    lock: &HostLock,
-    session: &Session,
-    envelope: &Envelope,
-    phases: Phases,
-) -> Result<Drilled, Error> {
-    if session.config.host_role() != HostRole::Staging {
-        return Err(Error::NotForDrills);
-    }
-    let args = RestoreArgs {
-        selection: Selection { backup: Some(envelope.task.backup), before: None },
-        collections: envelope.collections.clone(),
-        suffix: None,
-        switch_alias: false,
-        replace: false,
-        fallback: false,
-        unproved: false,
-        concurrency: None,
-        bandwidth_limit: None,
-        nice: 0,
-    };
-    let (verdict, timings) = match restore::restore_under(lock, session, &args, phases).await {
-        Ok(RestoreResult { verdict, timings, .. }) => (verdict, timings),
-        Err(Error::NotAsRecorded { verdict, .. }) => (*verdict, Vec::new()),
-        Err(error) => return Err(error),
-    };
-    Ok(Drilled {
-        backup_id: envelope.task.backup,
-        passed: verdict.passed,
-        checks: verdict.checks.len() as u64,
-        failed: verdict.failures().take(Drilled::MAX_FAILED).cloned().collect(),
-        timings,
-    })
 }

@@ -5,6 +5,7 @@
     reason = "clippy allows it in test functions, and their helpers are tests, too"
 )]
 
+mod boot;
 mod golden;
 mod model;
 mod qdrant;

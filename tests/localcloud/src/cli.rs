@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use functions::Function;
 
 use crate::{
-    demo, docker,
+    demo, disks, docker,
     qdrant::Existing,
     simulation::{self, Scenario},
     up,
@@ -109,7 +109,8 @@ struct SimulateArgs {
     only: Option<Vec<String>>,
 }
 
-/// Runs the program with these arguments and answers with its exit code. Under the names `host-worker` and `docker` it is those.
+/// Runs the program with these arguments and answers with its exit code. Under the names `host-worker` and `docker`, and those of the
+/// programs that prepare disks, it is those.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter().peekable();
     let name = arguments.peek().map(Path::new).and_then(Path::file_name);
@@ -118,6 +119,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     if name == Some(OsStr::new(DOCKER)) {
         return docker::program::run(arguments);
+    }
+    if let Some(name) = name.and_then(disks::programs::known_as) {
+        return disks::programs::run(name, arguments.skip(1));
     }
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command: Command::HostWorker { arguments } }) => {

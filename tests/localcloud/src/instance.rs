@@ -1,4 +1,4 @@
-//! An EC2 instance as `host-worker boot` sees it: a disk of its own, Docker, an Auto Scaling group that waits, two addresses, and a bucket.
+//! An EC2 instance as `host-worker boot` sees it: disks of its own, or a directory in their place, Docker, an Auto Scaling group that waits, two addresses, and a bucket.
 //!
 //! Its private address is 127.0.0.1, where Qdrant is while nobody is served; that of its network interface is [`ADDRESS`], at the same port.
 
@@ -18,10 +18,12 @@ use crate::{
     autoscaling::{AutoScaling, Standing},
     cli::{DOCKER, WORKER},
     cloud::{API_KEY, BUCKET, Finished, Program, READ_ONLY_KEY, finish},
+    disks::{self, Disks},
     docker::{self, Engine},
     indexer::Client,
-    qdrant::QdrantOptions,
+    qdrant::{QdrantOptions, Server},
     s3::S3Server,
+    ssm::HostOptions,
 };
 
 /// The address of the network interface that clients know. All of 127.0.0.0/8 is this machine's.
@@ -38,12 +40,16 @@ pub struct InstanceOptions {
     pub role: &'static str,
     /// The address that clients know; one that the machine does not have is never there.
     pub address: Ipv4Addr,
+    /// How many NVMe disks of its own it has, all blank; without any a directory stands in for them (`no-disks`).
+    pub disks: usize,
     /// By what the worker's waits are divided.
     pub divisor: u32,
     /// More lines of the config file's `[targets]`.
     pub targets: String,
     /// What Qdrant is, apart from version, keys, directories and address.
     pub qdrant: QdrantOptions,
+    /// A `qdrant` program that containers run, in the place of the stand-in.
+    pub binary: Option<PathBuf>,
 }
 
 impl Default for InstanceOptions {
@@ -52,9 +58,11 @@ impl Default for InstanceOptions {
             image: IMAGE.to_owned(),
             role: "production",
             address: ADDRESS,
+            disks: 0,
             divisor: 60,
             targets: "warm-up-seconds = 30".to_owned(),
             qdrant: QdrantOptions::default(),
+            binary: None,
         }
     }
 }
@@ -66,6 +74,8 @@ pub struct Instance {
     pub docker: Engine,
     /// The group that waits for the instance, with its script of faults.
     pub auto_scaling: AutoScaling,
+    /// Its disks, with the faults of the programs that prepare them. Nobody asks for them where a directory stands in.
+    pub disks: Disks,
     options: InstanceOptions,
     dir: PathBuf,
     port: u16,
@@ -81,7 +91,7 @@ impl Instance {
         s3: &S3Server,
         options: InstanceOptions,
     ) -> anyhow::Result<Self> {
-        let docker = Engine::start(options.qdrant.clone())?;
+        let docker = Engine::start(options.qdrant.clone(), options.binary.clone())?;
         let auto_scaling = AutoScaling::start()?;
         let mut instance = Self {
             environment: BTreeMap::new(),
@@ -89,6 +99,7 @@ impl Instance {
             dir: dir.to_owned(),
             docker,
             auto_scaling,
+            disks: Disks::new(&dir.join("disks"), options.disks)?,
             options,
             launches: 0,
         };
@@ -107,6 +118,7 @@ impl Instance {
         let (access_key, secret_key) = s3.credentials();
         let (docker, auto_scaling) = (self.docker.endpoint(), self.auto_scaling.endpoint());
         let settings = self.config_file();
+        let disks = self.disks.dir();
         let variables = [
             ("PATH", path.to_str().context("the path is text")?),
             ("QDRANT_BACKUP_CONFIG", settings.to_str().context("the path of the settings is text")?),
@@ -119,17 +131,20 @@ impl Instance {
             ("AWS_ENDPOINT_URL_AUTO_SCALING", &auto_scaling),
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &auto_scaling),
             (docker::VARIABLE, &docker),
+            (disks::VARIABLE, disks.to_str().context("the path of the disks is text")?),
         ];
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Ok(variables.into_iter().map(owned).collect())
     }
 
-    /// Puts the programs of the instance on its path: `host-worker`, and the stand-in of Docker, which is this program under that name.
+    /// Puts the programs of the instance on its path: `host-worker`, and the stand-ins, which are this program under other names.
     fn install(&self, program: &Program) -> anyhow::Result<PathBuf> {
         let bin = self.dir.join("bin");
         fs_err::create_dir_all(&bin)?;
         let (Program::Localcloud(worker) | Program::HostWorker(worker)) = program;
-        for (name, program) in [(WORKER, worker.as_path()), (DOCKER, &localcloud(program)?)] {
+        let localcloud = localcloud(program)?;
+        let stand_ins = disks::PROGRAMS.into_iter().chain([DOCKER]).map(|name| (name, localcloud.as_path()));
+        for (name, program) in stand_ins.chain([(WORKER, worker.as_path())]) {
             let there = bin.join(name);
             if !there.exists() {
                 fs_err::hard_link(program, &there)
@@ -157,10 +172,14 @@ impl Instance {
 
     fn write_settings(&self, s3: &S3Server) -> anyhow::Result<()> {
         let Self {
-            options: InstanceOptions { image, role, address, divisor, targets, .. }, port, dir, ..
+            options: InstanceOptions { image, role, address, divisor, targets, disks, .. },
+            port,
+            dir,
+            ..
         } = self;
         let (workspace, region, endpoint) = (self.workspace(), s3.region(), s3.endpoint());
         let (workspace, dir) = (workspace.display(), dir.display());
+        let no_disks = *disks == 0;
         let (group, hook) = (AutoScaling::GROUP, AutoScaling::HOOK);
         let text = format!(
             "qdrant-url = \"http://{address}:{port}\"\n\
@@ -175,7 +194,7 @@ impl Instance {
              time-divisor = {divisor}\n\
              [boot]\n\
              workspace = \"{workspace}\"\n\
-             no-disks = true\n\
+             no-disks = {no_disks}\n\
              image = \"{image}\"\n\
              environment-file = \"{dir}/qdrant.env\"\n\
              [boot.lifecycle]\n\
@@ -187,8 +206,9 @@ impl Instance {
         Ok(fs_err::write(self.config_file(), text)?)
     }
 
-    /// An empty disk, and a group that waits.
+    /// Empty disks, and a group that waits.
     fn begin(&mut self) -> anyhow::Result<()> {
+        self.disks.renew(self.options.disks)?;
         match fs_err::remove_dir_all(self.workspace()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
@@ -199,7 +219,7 @@ impl Instance {
         Ok(())
     }
 
-    /// The disk, as it is mounted.
+    /// Where its disks are mounted.
     pub fn workspace(&self) -> PathBuf {
         self.dir.join("workspace")
     }
@@ -212,6 +232,16 @@ impl Instance {
     /// What programs on the instance find in their environment.
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.environment
+    }
+
+    /// What makes a staging host of a drill this instance: its agent finds the settings and the programs that are here.
+    pub fn lend(&self) -> impl Fn(&Server, &mut HostOptions) + Send + Sync + use<> {
+        let environment = self.environment.clone();
+        move |_its_own, host| {
+            // Variables win over the config file that is here.
+            host.env.retain(|name, _| !name.starts_with("QDRANT_BACKUP_"));
+            host.env.extend(environment.clone());
+        }
     }
 
     /// The worker with these arguments, ready to be started on the instance.
@@ -237,12 +267,15 @@ impl Instance {
         self.write_settings(s3)
     }
 
-    /// The power fails: containers end where they are, and the disk stays.
+    /// The power fails: containers end where they are, nothing is mounted any more, and the disks stay.
     pub async fn power_cut(&self) {
         self.docker.power_cut().await;
+        if let Err(error) = self.disks.reboot(true) {
+            tracing::error!(error = format!("{error:#}"), "the disks cannot be unmounted");
+        }
     }
 
-    /// The instance is terminated, and its successor has an empty disk and another id.
+    /// The instance is terminated, and its successor has empty disks and another id.
     pub async fn replace(&mut self) -> anyhow::Result<()> {
         self.docker.power_cut().await;
         self.begin()
@@ -277,11 +310,7 @@ fn localcloud(program: &Program) -> anyhow::Result<PathBuf> {
         Program::Localcloud(path) => Ok(path.clone()),
         Program::HostWorker(path) => {
             let beside = path.with_file_name("localcloud");
-            anyhow::ensure!(
-                beside.is_file(),
-                "there is no `{}`, which is Docker's stand-in",
-                beside.display()
-            );
+            anyhow::ensure!(beside.is_file(), "there is no `{}`, which is the stand-ins", beside.display());
             Ok(beside)
         }
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::{
     cloud::{BUCKET, Cloud, Program},
     qdrant::{QdrantOptions, ServerOptions},
-    workflow::{INSTANCE, Workflow, WorkflowOptions},
+    workflow::{INSTANCE, Machine, Workflow, WorkflowOptions},
 };
 
 /// How the cloud is set up.
@@ -37,9 +37,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         only_stand_in: options.only_stand_in,
         ..Cloud::protected(QdrantOptions::default())
     };
-    let cloud = Cloud::start(dir, program, server).await?;
-    let workflow_options =
-        WorkflowOptions { port: options.port, divisor: options.divisor, ..WorkflowOptions::default() };
+    let cloud = Cloud::start(dir, program, server.clone()).await?;
+    let workflow_options = WorkflowOptions {
+        port: options.port,
+        divisor: options.divisor,
+        staging_qdrant: server,
+        ..WorkflowOptions::default()
+    };
     let workflow = Workflow::start(&cloud, &workflow_options)?;
     workflow.listen(&cloud);
     print_places(&cloud, &workflow, options.divisor);
@@ -60,10 +64,20 @@ fn print_places(cloud: &Cloud, workflow: &Workflow, divisor: u32) {
     println!("export AWS_ENDPOINT_URL={}", workflow.endpoint());
     println!("export AWS_ENDPOINT_URL_S3={}", cloud.s3.endpoint());
     println!("# back up now, and look at it:");
-    println!("aws stepfunctions start-execution --state-machine-arn {} --input '{{}}'", workflow.machine());
-    println!("aws stepfunctions list-executions --state-machine-arn {}", workflow.machine());
+    let start = |machine: Machine, input: &str| {
+        let arn = workflow.machine(machine);
+        println!("aws stepfunctions start-execution --state-machine-arn {arn} --input '{input}'");
+    };
+    start(Machine::Backup, "{}");
+    println!("aws stepfunctions list-executions --state-machine-arn {}", workflow.machine(Machine::Backup));
     println!("aws ssm list-commands");
     println!("aws s3 ls --recursive s3://{BUCKET}/");
+    println!(
+        "# a drill on a staging host of its own, of the newest backup or of an older one; and the sweep for hosts that are left:"
+    );
+    start(Machine::RestoreDrill, "{}");
+    start(Machine::RestoreDrill, r#"{"mode":"RANDOM"}"#);
+    start(Machine::TerminateStaging, r#"{"older_than_seconds":600}"#);
     println!("# a batch that is done starts a backup by itself:");
     println!(
         "echo '{{\"batch_id\":\"b1\",\"finished_at\":\"2026-01-01T00:00:00Z\"}}' | aws s3 cp - s3://{BUCKET}/{}",

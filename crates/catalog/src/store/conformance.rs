@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 
-use super::{Condition, ObjectStore, PutError};
+use super::{Condition, Deletion, ObjectStore, PutError};
 
 /// Runs the whole suite on keys under `prefix`, which must be empty and end in a slash. The objects stay.
 ///
@@ -26,6 +26,27 @@ pub async fn run(store: &impl ObjectStore, prefix: &str) {
     versions_stay_readable(store, prefix).await;
     listings_are_whole_and_ordered(store, prefix).await;
     the_clock_is_a_clock(store, prefix).await;
+}
+
+/// What is deleted is absent, twice is as good as once, its versions stay readable, and the key can be written anew.
+///
+/// # Panics
+///
+/// When the store does not behave as the port says.
+pub async fn what_is_deleted_is_gone(store: &impl Deletion, prefix: &str) {
+    let key = format!("{prefix}deleted.json");
+    let put = store.put(&key, Bytes::from_static(b"first"), Condition::IfAbsent).await.unwrap();
+    for _twice in 0..2 {
+        store.delete(&key).await.unwrap();
+        assert_eq!(store.get(&key, None).await.unwrap(), None);
+        assert_eq!(store.head(&key, None).await.unwrap(), None);
+        assert_eq!(store.list(&key).await.unwrap(), []);
+    }
+    if let Some(version) = &put.version_id {
+        assert_eq!(store.get(&key, Some(version)).await.unwrap().unwrap().bytes, "first");
+    }
+    store.put(&key, Bytes::from_static(b"second"), Condition::IfAbsent).await.unwrap();
+    assert_eq!(store.get(&key, None).await.unwrap().unwrap().bytes, "second");
 }
 
 /// An absent key is `None` for both reads, and nothing is listed.

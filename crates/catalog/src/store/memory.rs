@@ -1,7 +1,7 @@
 //! A store in memory for tests: it behaves as S3 does, records its calls, and fails where a script says so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
@@ -11,7 +11,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
-    Condition, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError, StoreError,
+    Condition, Deletion, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError,
+    StoreError,
 };
 
 /// The name that the store's errors call its bucket by.
@@ -26,6 +27,8 @@ pub struct Memory {
 #[derive(Debug)]
 struct State {
     objects: BTreeMap<String, Vec<Stored>>,
+    /// Keys with a delete marker on top of their versions.
+    deleted: BTreeSet<String>,
     calls: Vec<Call>,
     script: Vec<Scripted>,
     now: Timestamp,
@@ -97,6 +100,7 @@ impl Memory {
     pub fn new(now: Timestamp) -> Self {
         let state = State {
             objects: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             calls: Vec::new(),
             script: Vec::new(),
             now,
@@ -169,7 +173,8 @@ impl Memory {
 
     /// Every key, in order.
     pub fn keys(&self) -> Vec<String> {
-        self.lock().objects.keys().cloned().collect()
+        let state = self.lock();
+        state.objects.keys().filter(|key| !state.deleted.contains(*key)).cloned().collect()
     }
 
     /// The calls made since the last time that this was asked.
@@ -298,7 +303,8 @@ impl ObjectStore for Memory {
         let fault = self.begin(Operation::List, prefix, None).await?;
         let listed = {
             let state = self.lock();
-            let current = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+            let there = |key: &String| key.starts_with(prefix) && !state.deleted.contains(key);
+            let current = state.objects.iter().filter(|(key, _)| there(key));
             current
                 .filter_map(|(key, versions)| {
                     versions.last().map(|stored| Listed {
@@ -319,9 +325,17 @@ impl ObjectStore for Memory {
     }
 }
 
+impl Deletion for Memory {
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let fault = self.begin(Operation::Delete, key, None).await?;
+        self.lock().deleted.insert(key.to_owned());
+        reply(fault, Operation::Delete, key, ())
+    }
+}
+
 impl State {
     fn current(&self, key: &str) -> Option<&Stored> {
-        self.objects.get(key).and_then(|versions| versions.last())
+        self.objects.get(key).filter(|_| !self.deleted.contains(key)).and_then(|versions| versions.last())
     }
 
     fn find(&self, key: &str, version: Option<&str>) -> Option<&Stored> {
@@ -350,6 +364,7 @@ impl State {
             version_id: format!("v{}", self.written),
             last_modified: self.now,
         };
+        self.deleted.remove(key);
         self.objects.entry(key.to_owned()).or_default().push(stored.clone());
         stored
     }

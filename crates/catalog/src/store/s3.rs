@@ -22,7 +22,8 @@ use jiff::Timestamp;
 use protocol::key;
 
 use super::{
-    Condition, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError, StoreError,
+    Condition, Deletion, Head, Listed, MAX_OBJECT_BYTES, Object, ObjectStore, Operation, Put, PutError,
+    StoreError,
 };
 
 /// How often a body is read that breaks off or does not have its checksum.
@@ -115,7 +116,7 @@ impl ObjectStore for S3 {
             .bucket(&self.bucket)
             .key(key)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-            .set_content_type(key.ends_with(".json").then(|| "application/json".to_owned()))
+            .set_content_type(content_type(key).map(str::to_owned))
             .body(ByteStream::from(bytes));
         let over_something = matches!(condition, Condition::IfMatch(_));
         let request = match condition {
@@ -216,6 +217,14 @@ impl ObjectStore for S3 {
     }
 }
 
+impl Deletion for S3 {
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let call = self.call(Operation::Delete, key);
+        let sent = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        sent.map(drop).map_err(|error| call.failure(error))
+    }
+}
+
 impl S3 {
     fn call<'a>(&'a self, operation: Operation, key: &'a str) -> CallSite<'a> {
         CallSite { operation, bucket: &self.bucket, key }
@@ -291,6 +300,15 @@ impl CallSite<'_> {
         let time = self.required(time, "Last-Modified")?;
         Timestamp::from_second(time.secs())
             .map_err(|error| self.broken("the answer has a time that is out of range", error))
+    }
+}
+
+/// What a browser takes an object for.
+fn content_type(key: &str) -> Option<&'static str> {
+    match key.rsplit_once('.')?.1 {
+        "json" => Some("application/json"),
+        "html" => Some("text/html; charset=utf-8"),
+        _ => None,
     }
 }
 

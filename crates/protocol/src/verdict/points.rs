@@ -49,6 +49,12 @@ pub(super) fn judge_points(
     (outcome(differences.is_empty()), described(&differences, &equal))
 }
 
+/// Whether a point is the recorded one, but for the noise of normalising.
+pub(crate) fn is_same_point(config: &Value, expected: &PointDigest, actual: &PointDigest) -> bool {
+    let same = actual.id == expected.id && actual.payload == expected.payload;
+    same && vector_differences(config, expected, actual, &mut 0).is_empty()
+}
+
 /// What is wrong with the vectors of one point. Counts in `noisy` those that are equal but for the noise of normalising.
 fn vector_differences(
     config: &Value,

@@ -86,7 +86,7 @@ pub(super) fn judge_searches(
 /// Why two results of an exact search are not the same; `None` when they are.
 ///
 /// Positions must agree in score. Ids must agree above the k-th score: at it, equal scores have no order and any of the tied points may be shown.
-fn hits_differ(search: &GoldenSearch, observed: &[Hit]) -> Option<String> {
+pub(crate) fn hits_differ(search: &GoldenSearch, observed: &[Hit]) -> Option<String> {
     let recorded = &search.hits;
     if recorded.len() != observed.len() {
         return Some(format!("{} results, expected {}", observed.len(), recorded.len()));

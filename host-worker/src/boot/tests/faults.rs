@@ -6,8 +6,8 @@ use protocol::FailureKind;
 use tokio::time::Instant;
 
 use super::model::{
-    Bucket, CONFIGURED, Data, ENI, Quality::Corrupt, Quality::Deadly, Quality::Good, Quality::HalfFirst,
-    Quality::Wrong, World, id, order, plain,
+    Bucket, CONFIGURED, Data, ENI, Quality::Corrupt, Quality::Deadly, Quality::DeadlyOnce, Quality::Good,
+    Quality::HalfFirst, Quality::Wrong, World, id, order, plain,
 };
 use crate::{
     boot::{
@@ -132,6 +132,17 @@ async fn what_is_wrong_gives_way_to_an_older_one_that_was_proved() {
         assert_eq!(record.rejected[0].kind, kind);
         assert!(result.render().contains("degraded: backups do not move the pointer"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qdrant_that_dies_once_is_started_again_and_the_same_backup_restored() {
+    let world = World::new(&[(1, "1.18.3", true, Good), (2, "1.18.3", false, DeadlyOnce)]);
+    let result = world.run(&plain(), None).await.unwrap().unwrap();
+    assert_eq!(world.served().unwrap().0, id(2).to_string());
+    let BootResult::Serving { record, .. } = result else { panic!("{result:?}") };
+    assert!(record.rejected.is_empty() && !record.source.as_ref().unwrap().degraded());
+    let seconds = record.serving_after_seconds.unwrap();
+    assert!(seconds < 1300.0, "nobody waits ten minutes for what has ended: {seconds}");
 }
 
 #[tokio::test(start_paused = true)]

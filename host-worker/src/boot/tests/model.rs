@@ -50,8 +50,10 @@ pub(super) enum Quality {
     Wrong,
     /// A frame's hash is not as recorded.
     Corrupt,
-    /// Qdrant dies of it.
+    /// Qdrant dies of it, and of half of it each time it starts.
     Deadly,
+    /// Qdrant dies of it once, and what it leaves is not as recorded.
+    DeadlyOnce,
     /// The first attempt leaves half a collection that is not as recorded.
     HalfFirst,
 }
@@ -289,7 +291,7 @@ fn unavailable() -> Error {
 
 fn not_as_recorded(backup: BackupId) -> Error {
     let verdict = Box::new(Verdict { passed: false, checks: Vec::new() });
-    Error::NotAsRecorded { backup, verdict, left: Vec::new(), aliases_set: false }
+    Error::NotAsRecorded { backup, verdict, fidelity: Vec::new(), left: Vec::new(), aliases_set: false }
 }
 
 fn machine_failure() -> machine::Error {
@@ -337,7 +339,11 @@ impl Container for World {
                     None => state.served_empty = true,
                 }
             }
-            state.container = (!state.dead_images.contains(&launch.image)).then(|| launch.clone());
+            let deadly = |data: &Data| {
+                !data.whole && data.of.parse().is_ok_and(|id| state.backups[&id].is == Quality::Deadly)
+            };
+            let dies = state.dead_images.contains(&launch.image) || state.data.as_ref().is_some_and(deadly);
+            state.container = (!dies).then(|| launch.clone());
             state.loaded_at = Some(Instant::now() + state.loading);
         })
         .await;
@@ -509,9 +515,19 @@ impl Host for World {
         if is == Quality::HalfFirst && self.state().restores == 1 {
             return Err(unavailable());
         }
-        if is == Quality::Deadly {
+        if is == Quality::Deadly || (is == Quality::DeadlyOnce && self.state().restores == 1) {
             self.state().container = None;
-            return Err(unavailable());
+            // The answer is lost, and is waited for as long as the client waits.
+            let comes_back = timeout(Duration::from_secs(600), async {
+                while self.state().container.is_none() {
+                    sleep(Duration::from_secs(2)).await;
+                }
+            });
+            if comes_back.await.is_err() {
+                return Err(unavailable());
+            }
+            let (collection, found) = ("docs".parse().unwrap(), "half of it".to_owned());
+            return Err(Error::HalfInTheWay { collection, found, remedy: "restore it again".to_owned() });
         }
         sleep(Duration::from_secs(1200)).await;
         self.async_effect(put(true)).await;

@@ -124,7 +124,35 @@ mod tests {
 
     #[test]
     fn what_docker_is_told() {
-        insta::assert_snapshot!(text(run(&docker(), &launch([10, 0, 2, 15]))), @"");
+        insta::assert_snapshot!(text(run(&docker(), &launch([10, 0, 2, 15]))), @r"
+        run
+        --rm
+        --read-only
+        --name qdrant
+        --restart no
+        --pull never
+        --network bridge
+        --user 1000:1000
+        --cap-drop ALL
+        --security-opt no-new-privileges
+        --tmpfs /tmp:rw,noexec,nosuid,nodev,size=64m
+        --ulimit nofile=1048576:1048576
+        --stop-timeout 120
+        --log-driver local
+        --log-opt max-size=20m
+        --log-opt max-file=3
+        --memory 25769803776
+        --memory-swap 25769803776
+        --mount type=bind,source=/workspace/qdrant,target=/workspace/qdrant
+        --publish 10.0.2.15:6333:6333
+        --publish 10.0.2.15:6334:6334
+        --env-file /run/qdrant-backup/qdrant.env
+        --env QDRANT__STORAGE__STORAGE_PATH=/workspace/qdrant/data
+        --env QDRANT__STORAGE__SNAPSHOTS_PATH=/workspace/qdrant/snapshots
+        --env QDRANT__TELEMETRY_DISABLED=true
+        --env QDRANT_INIT_FILE_PATH=/tmp/.qdrant-initialized
+        --entrypoint ./qdrant qdrant/qdrant:v1.18.3-unprivileged
+        ");
     }
 
     #[test]
@@ -140,7 +168,23 @@ mod tests {
     fn what_systemd_is_told() {
         let text = text(unit(&docker(), &launch([127, 0, 0, 1])));
         let (unit, container) = text.split_once("\n-- docker ").unwrap();
-        insta::assert_snapshot!(unit, @"");
+        insta::assert_snapshot!(unit, @r"
+        --unit=qdrant.service
+        --description=Qdrant (qdrant/qdrant:v1.18.3-unprivileged)
+        --collect
+        --quiet
+        --service-type=exec
+        --property=Wants=docker.service
+        --property=After=docker.service
+        --property=Restart=on-failure
+        --property=RestartSec=5
+        --property=SuccessExitStatus=143
+        --property=KillMode=mixed
+        --property=TimeoutStopSec=150
+        --property=ExecStartPre=-/usr/bin/env docker stop qdrant
+        --property=ExecStop=-/usr/bin/env docker stop qdrant
+        --property=RequiresMountsFor=/workspace/qdrant
+        ");
         assert!(container.starts_with("run\n--rm\n--read-only\n--name qdrant\n"), "{container}");
     }
 

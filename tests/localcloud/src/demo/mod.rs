@@ -1,8 +1,10 @@
-//! The main job on a laptop: index a real corpus, let the workflow back it up although its worker is killed, lose the host, restore it, prove it.
+//! The main job on a laptop: index a real corpus, let the workflow back it up although its worker is killed, lose the host, watch
+//! its successor bring itself up, and drill.
 
 #![expect(clippy::print_stdout, reason = "the demo tells its story to a person")]
 
 mod backup;
+mod recovery;
 
 use std::{
     collections::BTreeMap,
@@ -92,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let counts = index(&cloud, &corpus, &mut steps).await?;
 
     heading("a reader asks questions");
-    let answers = ask(&cloud, &corpus).await?;
+    let answers = ask(&client(&cloud), &corpus).await?;
     print_answers(&corpus, &answers);
 
     heading("the job marks success, and the workflow backs up; its worker is killed in mid-upload");
@@ -106,24 +108,35 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         started.elapsed(),
         None,
     ));
-    drop(workflow);
     let manifest: Manifest = serde_json::from_value(cloud.run(["show"]).await?.success()?)?;
     backup_steps(&manifest, &mut steps)?;
 
     heading("the host is lost, with everything on its disk");
+    let successor = recovery::instance(&cloud, &cloud.qdrant, "production")?;
     lose(&mut cloud, server).await?;
-    let client = client(&cloud);
-    ensure!(client.count(HANDBOOK).await.is_err(), "the collection outlived its host");
-    println!("a new Qdrant is up, and it is empty: {}", cloud.qdrant.describe());
-
-    heading("restore");
     let started = Instant::now();
-    worker(&cloud, &["restore"]).await?;
+    let client = match &successor {
+        Some(instance) => {
+            heading("a new host brings itself up, and serves nobody before all is verified");
+            recovery::boots(instance).await?;
+            instance.client()
+        }
+        None => {
+            println!("this Qdrant is somebody else's, so that no host can bring it up: a person restores");
+            worker(&cloud, &["restore"]).await?;
+            client(&cloud)
+        }
+    };
     let restored: u64 = manifest.collections.iter().map(|collection| collection.size_bytes).sum();
-    steps.push(step("restore and verify", ByteSize(restored).to_string(), started.elapsed(), Some(restored)));
+    steps.push(step(
+        "from nothing to serving",
+        ByteSize(restored).to_string(),
+        started.elapsed(),
+        Some(restored),
+    ));
 
     heading("the same questions again");
-    let again = ask(&cloud, &corpus).await?;
+    let again = ask(&client, &corpus).await?;
     ensure!(again == answers, "the restored Qdrant answers differently");
     for (name, count) in &counts {
         ensure!(client.count(name).await? == *count, "`{name}` has another number of points");
@@ -139,11 +152,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         started.elapsed(),
         Some(manifest.size_bytes),
     ));
+
+    heading("the monthly drill: another host restores the backup, proves it, and is gone");
+    let started = Instant::now();
+    let staging = recovery::instance(&cloud, &cloud.qdrant, "staging")?;
+    let report = recovery::drills(&cloud, &workflow, staging.as_ref()).await?;
+    steps.push(step("drill, from its start to its end", String::new(), started.elapsed(), None));
     worker(&cloud, &["list"]).await?;
 
     heading("what happened");
     print_steps(&steps);
     print_places(&cloud, &manifest);
+    println!("\nreport: {}", report.display());
     Ok(())
 }
 
@@ -203,8 +223,7 @@ async fn mark_success(cloud: &Cloud, counts: &BTreeMap<String, u64>) -> anyhow::
     Ok(())
 }
 
-async fn ask(cloud: &Cloud, corpus: &Corpus) -> anyhow::Result<Vec<Vec<Answer>>> {
-    let client = client(cloud);
+async fn ask(client: &Client, corpus: &Corpus) -> anyhow::Result<Vec<Vec<Answer>>> {
     let mut answers = Vec::with_capacity(corpus.questions.len());
     for question in &corpus.questions {
         answers.push(client.answer(ALIAS, &question.embedding).await?);

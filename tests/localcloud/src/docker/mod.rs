@@ -17,12 +17,15 @@ pub(crate) mod program;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{process::Command, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use self::api::Run;
@@ -66,6 +69,8 @@ struct Shared {
     faults: Faults,
     /// What Qdrant is apart from what its container says: how fast its snapshots are, how much log is in them.
     qdrant: QdrantOptions,
+    /// A `qdrant` program to run in the place of the stand-in.
+    binary: Option<PathBuf>,
     background: Background,
 }
 
@@ -91,13 +96,14 @@ struct Container {
 struct Refusal(String);
 
 impl Engine {
-    /// Starts the engine.
-    pub fn start(qdrant: QdrantOptions) -> anyhow::Result<Self> {
+    /// Starts the engine. Its containers run the stand-in, or the `qdrant` program that is given.
+    pub fn start(qdrant: QdrantOptions, binary: Option<PathBuf>) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             effects: Script::default(),
             faults: Faults::default(),
             qdrant,
+            binary,
             background: Background::start("localcloud-docker")?,
         });
         let server = HttpServer::start(api::router(Arc::clone(&shared)), 0)?;
@@ -171,6 +177,12 @@ impl Shared {
                 run.name, other.id
             )));
         }
+        let effect = self.effects.strike(&image);
+        if let Some(Effect::Exits(code)) = effect {
+            // Nobody sees it run.
+            state.started.push(run);
+            return Ok(watch::channel(Some(code)).1);
+        }
         state.made += 1;
         let id = format!("{:064x}", state.made);
         let stop = CancellationToken::new();
@@ -180,9 +192,12 @@ impl Shared {
         let container = Container { id: id.clone(), run, stop: stop.clone(), ended: ended.clone() };
         state.containers.insert(name.clone(), container);
         drop(state);
-        let (shared, effect) = (Arc::clone(self), self.effects.strike(&image));
+        let shared = Arc::clone(self);
         self.background.spawner().spawn(async move {
-            let code = qdrant(options, effect, &stop).await;
+            let code = match (shared.binary.clone(), effect) {
+                (Some(binary), None) => program(&binary, options, &stop).await,
+                (Some(_), Some(_)) | (None, _) => qdrant(options, effect, &stop).await,
+            };
             let mut state = lock(&shared.state);
             if state.containers.get(&name).is_some_and(|there| there.id == id) {
                 state.containers.remove(&name);
@@ -225,10 +240,9 @@ impl Shared {
 /// Runs Qdrant until it dies or is stopped; answers with its exit code.
 async fn qdrant(mut options: QdrantOptions, effect: Option<Effect>, stop: &CancellationToken) -> u8 {
     match effect {
-        Some(Effect::Exits(code)) => return code,
         Some(Effect::Loads(time)) => options.startup_delay = time,
         Some(Effect::NeverReady) => options.startup_delay = FOR_EVER,
-        None => {}
+        Some(Effect::Exits(_)) | None => {}
     }
     match QdrantStandIn::start(options).await {
         Ok(mut server) => {
@@ -238,6 +252,51 @@ async fn qdrant(mut options: QdrantOptions, effect: Option<Effect>, stop: &Cance
         }
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the container's Qdrant does not start");
+            101
+        }
+    }
+}
+
+/// Runs a real Qdrant until it ends or is stopped; answers with its exit code.
+async fn program(binary: &Path, options: QdrantOptions, stop: &CancellationToken) -> u8 {
+    let ended = async {
+        let directory = tempfile::TempDir::with_prefix("qdrant-container-")?;
+        let keys = [(API_KEY, options.api_key), (READ_ONLY_KEY, options.read_only_key)];
+        let paths = [
+            ("QDRANT__STORAGE__STORAGE_PATH", options.storage_dir),
+            ("QDRANT__STORAGE__SNAPSHOTS_PATH", options.snapshots_dir),
+        ];
+        let grpc = std::net::TcpListener::bind((options.address, 0))?.local_addr()?.port();
+        let mut child = Command::new(binary)
+            .current_dir(directory.path())
+            // Nothing that the environment says about another Qdrant may reach this one.
+            .env_clear()
+            .envs(keys.into_iter().filter_map(|(name, key)| Some((name, key?))))
+            .envs(paths.into_iter().filter_map(|(name, path)| Some((name, path?))))
+            .env("QDRANT__SERVICE__HOST", options.address.to_string())
+            .env("QDRANT__SERVICE__HTTP_PORT", options.port.to_string())
+            .env("QDRANT__SERVICE__GRPC_PORT", grpc.to_string())
+            .env("QDRANT__TELEMETRY_DISABLED", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        match stop.run_until_cancelled(child.wait()).await {
+            Some(status) => Ok(status?.code()),
+            None => {
+                if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+                    kill_process(pid, Signal::TERM)?;
+                }
+                Ok(child.wait().await?.code())
+            }
+        }
+    };
+    match ended.await {
+        Ok(code) => code.and_then(|code| u8::try_from(code).ok()).unwrap_or(137),
+        Err(error) => {
+            let error: anyhow::Error = error;
+            tracing::error!(error = format!("{error:#}"), "the container's Qdrant does not run");
             101
         }
     }

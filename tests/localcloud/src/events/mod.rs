@@ -1,12 +1,13 @@
-//! The embedded EventBridge: starts executions when objects come to be and when it is time. It keeps no time itself: a schedule
+//! The embedded EventBridge: starts executions when objects come to be, when other executions end, and when it is time. It keeps no time itself: a schedule
 //! looks at the clock only when a test (or a demo) says what time it is.
 //!
-//! A rule's target is a state machine behind [`StartExecution`], its input is constant. Like AWS's it delivers at least once: a test
+//! A rule's target is a state machine behind [`StartExecution`]; its input is constant, or the event. Like AWS's it delivers at least once: a test
 //! scripts which delivery comes twice.
 //!
 //! Not there: patterns other than bucket and key, input transformers, cron, retries of a target that fails, dead letters.
 
 mod sns;
+mod status;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +19,12 @@ use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
 pub use self::sns::{Message, Sns, SnsEffect, SnsError};
+pub use self::status::ExecutionRule;
 
 use crate::background::{Background, Spawner};
 use crate::s3::ObjectCreated;
 use crate::script::Script;
+use crate::stepfunctions::Execution;
 
 /// In a schedule's input: when it was due.
 const SCHEDULED_TIME: &str = "<aws.scheduler.scheduled-time>";
@@ -118,6 +121,7 @@ pub struct Events {
 struct Bus {
     target: Arc<dyn StartExecution>,
     rules: Mutex<Vec<ObjectRule>>,
+    execution_rules: Mutex<Vec<ExecutionRule>>,
     /// Each with the time when it is due next.
     schedules: Mutex<Vec<(Timestamp, Schedule)>>,
     faults: Script<String, Effect>,
@@ -134,6 +138,7 @@ impl Events {
         let bus = Bus {
             target,
             rules: Mutex::default(),
+            execution_rules: Mutex::default(),
             schedules: Mutex::default(),
             faults: Script::default(),
             starts: watch::Sender::new(Vec::new()),
@@ -149,6 +154,16 @@ impl Events {
     /// Adds a rule. It sees events that come after it.
     pub fn add_rule(&self, rule: ObjectRule) {
         lock(&self.bus.rules).push(rule);
+    }
+
+    /// Takes the ends of executions from here on.
+    pub fn watch(&self, ended: broadcast::Receiver<Execution>) {
+        self.spawner.spawn(watch_ends(Arc::clone(&self.bus), self.spawner.clone(), ended));
+    }
+
+    /// Adds a rule about the ends of executions. It sees those that come after it.
+    pub fn add_execution_rule(&self, rule: ExecutionRule) {
+        lock(&self.bus.execution_rules).push(rule);
     }
 
     /// Adds a schedule.
@@ -236,6 +251,27 @@ async fn listen(bus: Arc<Bus>, mut created: broadcast::Receiver<ObjectCreated>) 
             }
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::error!(missed, "events were lost");
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn watch_ends(bus: Arc<Bus>, spawner: Spawner, mut ended: broadcast::Receiver<Execution>) {
+    loop {
+        match ended.recv().await {
+            Ok(execution) => {
+                let rules: Vec<_> = lock(&bus.execution_rules).clone();
+                for rule in rules.into_iter().filter(|rule| rule.is_about(&execution)) {
+                    let (bus, event) = (Arc::clone(&bus), status::event(&execution));
+                    spawner.spawn(async move {
+                        tokio::time::sleep(rule.delay).await;
+                        bus.deliver(&rule.name, &rule.state_machine, &event).await;
+                    });
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::error!(missed, "ends of executions were lost");
             }
             Err(broadcast::error::RecvError::Closed) => return,
         }

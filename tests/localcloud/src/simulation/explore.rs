@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     stepfunctions::{Draws, Status},
-    workflow,
+    workflow::{self, Machine},
 };
 
 /// How much is explored.
@@ -116,7 +116,7 @@ impl Explorer {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         // Here functions go by their names.
-        let definition = workflow::definition(|function| function.name().to_owned())?;
+        let definition = workflow::definition(Machine::Backup, |function| function.name().to_owned())?;
         Ok(Self { definition, folder })
     }
 

@@ -1,15 +1,21 @@
 //! One port for several services: the target of a request says whose it is.
+//!
+//! Beside them, `POST /aws-sdk/SERVICE/ACTION` carries out an SDK integration of Step Functions, for an interpreter of somebody else's: parameters in, result or
+//! `{"error", "cause"}` out.
 
 use std::sync::Arc;
 
 use axum::{
+    Json,
     body::Bytes,
-    extract::State,
+    extract::{Path, State},
     response::{IntoResponse, Response},
     routing::post,
 };
 use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
 
+use super::tasks::Router;
 use crate::{
     lambda::Lambda,
     serve::DropConnection,
@@ -24,9 +30,30 @@ struct Services {
 }
 
 /// Everything that has no port of its own.
-pub(super) fn router(step_functions: Front, ssm: &Arc<Ssm>, lambda: &Lambda) -> axum::Router {
+pub(super) fn router(
+    step_functions: Front,
+    ssm: &Arc<Ssm>,
+    lambda: &Lambda,
+    tasks: &Arc<Router>,
+) -> axum::Router {
     let services = Services { step_functions, ssm: Arc::clone(ssm) };
-    axum::Router::new().route("/", post(by_target)).with_state(services).merge(lambda.router())
+    let sdk =
+        axum::Router::new().route("/aws-sdk/{service}/{action}", post(by_sdk)).with_state(Arc::clone(tasks));
+    axum::Router::new().route("/", post(by_target)).with_state(services).merge(lambda.router()).merge(sdk)
+}
+
+async fn by_sdk(
+    State(tasks): State<Arc<Router>>,
+    Path((service, action)): Path<(String, String)>,
+    Json(parameters): Json<Value>,
+) -> Response {
+    match tasks.sdk(&service, &action, &parameters).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(failed) => {
+            let body = json!({ "error": failed.error, "cause": failed.cause });
+            (StatusCode::BAD_REQUEST, Json(body)).into_response()
+        }
+    }
 }
 
 async fn by_target(State(services): State<Services>, headers: HeaderMap, body: Bytes) -> Response {

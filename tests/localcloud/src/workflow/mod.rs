@@ -1,16 +1,18 @@
-//! AWS around a host: the shipped state machine, the real Lambdas, the real SSM document and the real worker, behind one port.
+//! AWS around a host: the shipped state machines, the real Lambdas, the real SSM document and the real worker, behind one port.
 //!
 //! ```text
 //! EventBridge ─▶ Step Functions ─▶ Lambda (bootstraps) ─▶ SSM ─▶ sh ─▶ host-worker dispatch ─▶ host-worker task
-//!                    ▲    └─▶ SNS                                                                 │
+//!                    ▲    └─▶ SNS, EC2 (staging hosts, each with a Qdrant of its own)             │
 //!                    └──────────────────────── SendTaskHeartbeat, -Success, -Failure ─────────────┘
 //! ```
 //!
-//! Nothing is edited: definition and document are read from the repository as they are deployed. Time may run faster by a stated factor, for Step
+//! Nothing is edited: definitions and document are read from the repository as they are deployed. Time may run faster by a stated factor, for Step
 //! Functions and for the worker alike.
 
 mod gateway;
 mod host;
+mod machines;
+mod staging;
 mod tasks;
 
 use std::{
@@ -26,17 +28,25 @@ use serde_json::Value;
 
 use crate::{
     cloud::{BUCKET, Cloud, Program},
-    events::{Events, KeyPattern, ObjectRule, Sns, StartExecution},
+    ec2::{Ec2, Ec2Options},
+    events::{Events, ExecutionRule, KeyPattern, ObjectRule, Sns, StartExecution},
     lambda::{FunctionOptions, Lambda, LambdaOptions},
+    qdrant::{QdrantOptions, ServerOptions},
     serve::HttpServer,
     ssm::{Ssm, SsmOptions},
-    stepfunctions::{Clock, Draws, Execution, Front, Options, StepFunctions, asl::substitute},
+    stepfunctions::{Clock, Draws, Execution, Front, Options, Status, StepFunctions},
 };
 
-pub use self::host::{INSTANCE, STAGING_TAG, TAG};
+pub use self::{
+    host::{INSTANCE, STAGING_TAG, TAG},
+    machines::{Machine, definition},
+    staging::StagingHosts,
+};
 
-/// The name of the state machine.
-pub const MACHINE: &str = "qdrant-backup";
+/// The launch template of staging hosts, and its version.
+const TEMPLATE: (&str, &str) = ("lt-0123456789abcdef0", "1");
+/// How long EventBridge takes to tell of an execution's end, in the time of Step Functions.
+const EVENT_DELAY: Duration = Duration::from_secs(5);
 /// The name of the SSM document.
 pub const DOCUMENT: &str = "QdrantBackup-HostTask";
 /// The region of everything.
@@ -61,6 +71,10 @@ pub struct WorkflowOptions {
     pub second: Duration,
     /// Where the bootstraps are, as programs of their own; otherwise this program is all of them.
     pub bootstraps: Option<PathBuf>,
+    /// How long instances take, in the time of Step Functions.
+    pub ec2: Ec2Options,
+    /// The Qdrant of a staging host.
+    pub staging_qdrant: ServerOptions,
 }
 
 impl Default for WorkflowOptions {
@@ -73,6 +87,11 @@ impl Default for WorkflowOptions {
             function_timeout: 60,
             second: Duration::from_secs(1),
             bootstraps: None,
+            ec2: Ec2Options::default(),
+            staging_qdrant: ServerOptions {
+                only_stand_in: true,
+                ..Cloud::protected(QdrantOptions::default())
+            },
         }
     }
 }
@@ -86,12 +105,16 @@ pub struct Workflow {
     pub ssm: Arc<Ssm>,
     /// Lambda.
     pub lambda: Arc<Lambda>,
+    /// EC2.
+    pub ec2: Arc<Ec2>,
+    /// The staging hosts that EC2 has launched.
+    pub staging: Arc<StagingHosts>,
     /// The topic of failures.
     pub sns: Arc<Sns>,
     /// EventBridge.
     pub events: Events,
     divisor: u32,
-    machine: String,
+    machines: BTreeMap<Machine, String>,
     gateway: HttpServer,
 }
 
@@ -113,37 +136,40 @@ impl Workflow {
         ssm.create_document_from(DOCUMENT, &repository("infra/ssm/host-task.json"))?;
         let sns = Arc::new(Sns::default());
         sns.add_topic(&topic());
+        let dir = cloud.dir().join("staging");
+        let staging = Arc::new(StagingHosts::new(Arc::clone(&ssm), dir, options.staging_qdrant.clone()));
+        let ec2 = Ec2::start(divided(&options.ec2, options.divisor), Arc::<StagingHosts>::clone(&staging))?;
+        ec2.add_template(TEMPLATE.0, TEMPLATE.1);
+        let tasks = Arc::new(tasks::Router {
+            lambda: Arc::clone(&lambda),
+            sns: Arc::clone(&sns),
+            ec2: Arc::new(ec2),
+            ssm: Arc::clone(&ssm),
+        });
         let clock = Clock::wall().divided_by(options.divisor);
         let draws = Draws::random();
         let service = StepFunctions::with_supply(
             Options { clock, ..Options::default() },
-            Arc::new(tasks::Router { lambda: Arc::clone(&lambda), sns: Arc::clone(&sns) }),
+            Arc::<tasks::Router>::clone(&tasks),
             Box::new(if options.eager { draws.without_delays() } else { draws }),
         );
         let step_functions = Front::new(service.clone());
-        let machine = service
-            .create_state_machine(
-                MACHINE,
-                &definition(|function| lambda.arn(function.name()))?,
-                &format!("arn:aws:iam::{ACCOUNT}:role/{MACHINE}"),
-            )
-            .map_err(|error| anyhow::anyhow!("the state machine is refused: {error}"))?
-            .arn;
-        let router = gateway::router(step_functions.clone(), &ssm, &lambda);
+        let machines = deploy(&service, &lambda)?;
+        let router = gateway::router(step_functions.clone(), &ssm, &lambda, &tasks);
         let gateway = HttpServer::start(router, options.port)?;
         add_functions(&lambda, cloud, options, &gateway.endpoint())?;
-        let events =
-            Events::start(Arc::new(Starter { service, runtime: tokio::runtime::Handle::current() }))?;
-        events.add_rule(ObjectRule {
-            name: "indexing-succeeded".to_owned(),
-            bucket: BUCKET.to_owned(),
-            key: KeyPattern::Exact(protocol::key::DEFAULT_SUCCESS_MARKER.to_owned()),
-            state_machine: machine.clone(),
-            input: serde_json::json!({ "trigger": "marker" }),
-        });
+        let events = Events::start(Arc::new(Starter {
+            service: service.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        }))?;
+        add_rules(&events, &machines, options.divisor);
+        events.watch(service.ended_executions());
         let divisor = options.divisor;
-        let workflow = Self { step_functions, ssm, lambda, sns, events, divisor, machine, gateway };
+        let ec2 = Arc::clone(&tasks.ec2);
+        let workflow =
+            Self { step_functions, ssm, lambda, ec2, staging, sns, events, divisor, machines, gateway };
         workflow.add_host(cloud, INSTANCE)?;
+        workflow.staging.set_base(host::options(cloud, INSTANCE, &workflow.endpoint(), divisor)?);
         Ok(workflow)
     }
 
@@ -157,9 +183,9 @@ impl Workflow {
         self.gateway.endpoint()
     }
 
-    /// The ARN of the state machine.
-    pub fn machine(&self) -> &str {
-        &self.machine
+    /// The ARN of a state machine.
+    pub fn machine(&self, machine: Machine) -> &str {
+        self.machines.get(&machine).map_or("", String::as_str)
     }
 
     /// Registers the host of `cloud` under another instance id, as after a replacement.
@@ -173,14 +199,25 @@ impl Workflow {
         self.ssm.add_host(options)
     }
 
-    /// The shipped definition with this cloud's substitutions.
-    pub fn definition(&self) -> anyhow::Result<String> {
-        definition(|function| self.lambda.arn(function.name()))
+    /// Lets staging hosts that come up from here on answer to the Step Functions at `step_functions`: somebody else's.
+    pub fn stage_for(&self, cloud: &Cloud, step_functions: &str) -> anyhow::Result<()> {
+        self.staging.set_base(host::options(cloud, INSTANCE, step_functions, self.divisor)?);
+        Ok(())
+    }
+
+    /// A shipped definition with this cloud's substitutions.
+    pub fn definition(&self, machine: Machine) -> anyhow::Result<String> {
+        definition(machine, |function| self.lambda.arn(function.name()))
+    }
+
+    /// Starts an execution of the backup, as the console does. Must be called within a runtime.
+    pub fn start_execution(&self, input: &Value) -> anyhow::Result<String> {
+        self.start_execution_of(Machine::Backup, input)
     }
 
     /// Starts an execution, as the console does. Must be called within a runtime.
-    pub fn start_execution(&self, input: &Value) -> anyhow::Result<String> {
-        let started = self.service().start_execution(&self.machine, None, Some(&input.to_string()));
+    pub fn start_execution_of(&self, machine: Machine, input: &Value) -> anyhow::Result<String> {
+        let started = self.service().start_execution(self.machine(machine), None, Some(&input.to_string()));
         Ok(started.map_err(|error| anyhow::anyhow!("{error}"))?.arn)
     }
 
@@ -213,16 +250,50 @@ impl Drop for Workflow {
     }
 }
 
-/// The shipped definition with its substitutions, as `DefinitionSubstitutions` makes them; `name_of` says how a function is called.
-pub fn definition(name_of: impl Fn(Function) -> String) -> anyhow::Result<String> {
-    let text = fs_err::read_to_string(repository("state-machines/backup.asl.json"))?;
-    let values = BTreeMap::from([
-        ("QuiesceCheckFunction".to_owned(), name_of(Function::QuiesceCheck)),
-        ("TriggerSnapshotFunction".to_owned(), name_of(Function::TriggerSnapshot)),
-        ("PublishManifestFunction".to_owned(), name_of(Function::PublishManifest)),
-        ("AlarmTopic".to_owned(), topic()),
-    ]);
-    substitute(&text, &values).context("fill in the state machine's substitutions")
+/// Makes every machine, and answers with their ARNs.
+fn deploy(service: &StepFunctions, lambda: &Lambda) -> anyhow::Result<BTreeMap<Machine, String>> {
+    let deploy = |machine: Machine| {
+        let name = machine.name();
+        let made = service
+            .create_state_machine(
+                name,
+                &definition(machine, |function| lambda.arn(function.name()))?,
+                &format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
+            )
+            .map_err(|error| anyhow::anyhow!("state machine `{name}` is refused: {error}"))?;
+        Ok((machine, made.arn))
+    };
+    Machine::ALL.into_iter().map(deploy).collect()
+}
+
+/// A success marker starts a backup, and a drill that ended badly the search for what it has left.
+fn add_rules(events: &Events, machines: &BTreeMap<Machine, String>, divisor: u32) {
+    let arn = |machine| machines.get(&machine).cloned().unwrap_or_default();
+    events.add_rule(ObjectRule {
+        name: "indexing-succeeded".to_owned(),
+        bucket: BUCKET.to_owned(),
+        key: KeyPattern::Exact(protocol::key::DEFAULT_SUCCESS_MARKER.to_owned()),
+        state_machine: arn(Machine::Backup),
+        input: serde_json::json!({ "trigger": "marker" }),
+    });
+    events.add_execution_rule(ExecutionRule {
+        name: "drill-ended-badly".to_owned(),
+        of: arn(Machine::RestoreDrill),
+        statuses: vec![Status::Failed, Status::TimedOut, Status::Aborted],
+        delay: EVENT_DELAY / divisor.max(1),
+        state_machine: arn(Machine::TerminateStaging),
+    });
+}
+
+/// Instances in time that is divided.
+fn divided(options: &Ec2Options, divisor: u32) -> Ec2Options {
+    let divisor = divisor.max(1);
+    Ec2Options {
+        pending: options.pending / divisor,
+        boot: options.boot / divisor,
+        shutting_down: options.shutting_down / divisor,
+        hidden: options.hidden / divisor,
+    }
 }
 
 fn topic() -> String {

@@ -6,6 +6,10 @@ use std::{
 };
 
 use host_worker::task::Timing;
+use localcloud::{
+    stepfunctions::asl::Definition,
+    workflow::{self, Machine},
+};
 use protocol::{FailureKind, TaskKind, task::parameter};
 use serde_json::Value;
 
@@ -14,7 +18,7 @@ use crate::{read, root};
 /// How long SSM may take to deliver a command, in seconds (`functions`).
 const DELIVERY: u64 = functions::DELIVERY_TIMEOUT.as_secs();
 /// Errors that are no failure kinds, and where they come from.
-const FOREIGN: [&str; 16] = [
+const FOREIGN: [&str; 21] = [
     // Step Functions.
     "States.ALL",
     "States.DataLimitExceeded",
@@ -34,6 +38,12 @@ const FOREIGN: [&str; 16] = [
     "SNS.KMSThrottlingException",
     "SNS.SdkClientException",
     "SNS.ThrottledException",
+    // EC2, whose model names no error, and Systems Manager, by the names of the Java SDK.
+    "Ec2.Ec2Exception",
+    "Ec2.SdkClientException",
+    "Ssm.InternalServerErrorException",
+    "Ssm.SdkClientException",
+    "Ssm.SsmException",
 ];
 const TIME_OUTS: [&str; 2] = ["States.HeartbeatTimeout", "States.Timeout"];
 
@@ -48,12 +58,40 @@ fn machines() -> BTreeMap<String, Value> {
             (path.file_name().unwrap().to_string_lossy().into_owned(), machine)
         })
         .collect();
-    assert!(machines.contains_key("backup.asl.json"), "{:?}", machines.keys());
+    let deployed: BTreeSet<&str> = Machine::ALL.into_iter().map(Machine::file).collect();
+    assert_eq!(machines.keys().map(String::as_str).collect::<BTreeSet<_>>(), deployed);
     machines
 }
 
-fn states(machine: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    machine["States"].as_object().unwrap().iter()
+/// Every state, those that a Map has inside too.
+fn states(machine: &Value) -> Vec<(&String, &Value)> {
+    let mut found = Vec::new();
+    for (name, state) in machine["States"].as_object().unwrap() {
+        found.push((name, state));
+        if state["ItemProcessor"].is_object() {
+            found.extend(states(&state["ItemProcessor"]));
+        }
+    }
+    found
+}
+
+/// Where a state may go, for whatever reason.
+fn targets(state: &Value) -> Vec<&str> {
+    let rules = list(state, "Catch").iter().chain(list(state, "Choices"));
+    let next = rules.map(|rule| &rule["Next"]).chain([&state["Next"], &state["Default"]]);
+    next.filter_map(Value::as_str).collect()
+}
+
+/// The states that can be entered after `from` without passing `gate`.
+fn reached<'m>(machine: &'m Value, from: &'m str, gate: &str) -> BTreeSet<&'m str> {
+    let mut reached = BTreeSet::new();
+    let mut open = vec![from];
+    while let Some(name) = open.pop() {
+        if name != gate && reached.insert(name) {
+            open.extend(targets(&machine["States"][name]));
+        }
+    }
+    reached
 }
 
 fn list<'a>(state: &'a Value, field: &str) -> &'a [Value] {
@@ -103,15 +141,20 @@ fn only_what_may_pass_by_itself_is_tried_again() {
 
 #[test]
 fn a_task_of_the_worker_is_tried_again_whatever_transient_it_fails_with() {
-    let backup = &machines()["backup.asl.json"];
-    let state = &backup["States"]["TriggerSnapshot"];
-    let retried: BTreeSet<&str> = list(state, "Retry").iter().flat_map(errors).collect();
-    for kind in FailureKind::ALL.into_iter().filter(|kind| kind.is_transient()) {
-        if kind == FailureKind::Busy {
-            let caught = list(state, "Catch").iter().find(|rule| errors(rule) == ["Busy"]).unwrap();
-            assert_eq!(caught["Next"], "WaitForHost");
-        } else {
-            assert!(retried.contains(kind.name()), "{kind} is transient, and not tried again");
+    let machines = machines();
+    for (file, name) in
+        [("backup.asl.json", "TriggerSnapshot"), ("restore-drill.asl.json", "RestoreAndVerify")]
+    {
+        let state = &machines[file]["States"][name];
+        let retried: BTreeSet<&str> = list(state, "Retry").iter().flat_map(errors).collect();
+        for kind in FailureKind::ALL.into_iter().filter(|kind| kind.is_transient()) {
+            let comes_back = list(state, "Catch").iter().any(|rule| {
+                kind == FailureKind::Busy && errors(rule) == ["Busy"] && rule["Next"] == "WaitForHost"
+            });
+            assert!(
+                comes_back || retried.contains(kind.name()),
+                "{name}: {kind} is transient, and not tried again"
+            );
         }
     }
 }
@@ -145,7 +188,7 @@ fn a_callback_has_a_heartbeat_below_its_time_out_and_both_names_of_each() {
             assert!(Timing::STANDARD.grace > delay, "{file}: {name}: {delay:?}");
         }
     }
-    assert!(callbacks >= 2, "{callbacks}");
+    assert_eq!(callbacks, 3);
 }
 
 #[test]
@@ -163,20 +206,98 @@ fn a_failure_is_notified_and_keeps_its_name() {
     for (file, machine) in machines() {
         let failed = &machine["States"]["Failed"];
         assert_eq!(failed["ErrorPath"], "$.failure.Error", "{file}");
-        for (name, state) in states(&machine).filter(|(_, state)| state["Type"] == "Task") {
-            let last =
-                list(state, "Catch").last().unwrap_or_else(|| panic!("{file}: {name} catches nothing"));
+        for (name, state) in states(&machine) {
+            if !["Task", "Map"].contains(&state["Type"].as_str().unwrap()) || !state["End"].is_null() {
+                continue;
+            }
+            let catchers = list(state, "Catch");
+            let last = catchers.last().unwrap_or_else(|| panic!("{file}: {name} catches nothing"));
             assert_eq!(errors(last), ["States.ALL"], "{file}: {name}");
-            if name != "NotifyFailure" {
-                assert_eq!(
-                    (&last["Next"], &last["ResultPath"]),
-                    (&"NotifyFailure".into(), &"$.failure".into())
-                );
-                let large =
-                    list(state, "Catch").iter().any(|rule| errors(rule) == ["States.DataLimitExceeded"]);
-                assert!(large, "{file}: {name}: States.ALL does not catch States.DataLimitExceeded");
+            for catcher in catchers {
+                let path = catcher["ResultPath"].as_str();
+                assert!(path.is_some_and(|path| path.len() > 2), "{file}: {name} forgets what it knows");
+            }
+            if name.starts_with("Notify") {
+                // A topic that refuses changes nothing.
+                assert_eq!(last["Next"], state["Next"], "{file}: {name}");
+                continue;
+            }
+            let large = catchers.iter().any(|rule| errors(rule) == ["States.DataLimitExceeded"]);
+            assert!(large, "{file}: {name}: States.ALL does not catch States.DataLimitExceeded");
+            // Whatever is put aside as the failure is told before the end.
+            for catcher in catchers.iter().filter(|rule| rule["ResultPath"] == "$.failure") {
+                let silent = reached(&machine, catcher["Next"].as_str().unwrap(), "NotifyFailure");
+                // Only after a notification of its own may a drill end without that one.
+                let ends = silent.contains("Failed") && !silent.contains("NotifyLeft");
+                assert!(!ends, "{file}: {name} fails and nobody is told: {silent:?}");
             }
         }
+    }
+}
+
+#[test]
+fn every_way_from_the_launch_passes_the_termination() {
+    let drill = &machines()["restore-drill.asl.json"];
+    let ends = ["Succeeded", "Failed"];
+    let around = reached(drill, "LaunchStaging", "IsLaunched");
+    assert!(
+        !ends.iter().any(|end| around.contains(end)),
+        "a drill ends without a look at its host: {around:?}"
+    );
+    let gate = &drill["States"]["IsLaunched"];
+    assert_eq!(
+        gate["Choices"][0],
+        serde_json::json!({"Variable": "$.staging.instance_id", "IsPresent": true, "Next": "TerminateStaging"})
+    );
+    // From there on an end is reached only by what EC2 shows, or by a notification that it is not known.
+    let unseen = reached(drill, "TerminateStaging", "DescribeTermination");
+    assert!(!ends.iter().any(|end| unseen.contains(end)), "{unseen:?}");
+    let mut refused = targets(&drill["States"]["DescribeTermination"]);
+    refused.retain(|next| *next != "IsTerminated");
+    assert!(refused.iter().all(|next| *next == "NotifyLeft"), "{refused:?}");
+}
+
+#[test]
+fn what_is_launched_is_found_again_and_no_drill_is_as_old_as_the_sweep_wants() {
+    let machines = machines();
+    let (drill, left) = (&machines["restore-drill.asl.json"], &machines["terminate-staging.asl.json"]);
+    let launch = &drill["States"]["LaunchStaging"]["Parameters"];
+    assert_eq!((&launch["MinCount"], &launch["MaxCount"]), (&1.into(), &1.into()));
+    for specification in list(launch, "TagSpecifications") {
+        let tags = list(specification, "Tags");
+        let tag = |key: &str| tags.iter().find(|tag| tag["Key"] == key);
+        assert_eq!(tag("${StagingTagKey}").unwrap()["Value"], "${StagingTagValue}");
+        // The event of an execution's end has its ARN.
+        assert_eq!(tag("qdrant-backup:execution").unwrap()["Value.$"], "$$.Execution.Id");
+    }
+    for (search, by) in [
+        (
+            "OfExecution",
+            serde_json::json!({"Name": "tag:qdrant-backup:execution", "Values.$": "States.Array($.detail.executionArn)"}),
+        ),
+        ("OfAge", serde_json::json!({"Name": "tag-key", "Values": ["qdrant-backup:execution"]})),
+        ("OfADay", serde_json::json!({"Name": "tag-key", "Values": ["qdrant-backup:execution"]})),
+    ] {
+        let filters = list(&left["States"][search]["Parameters"], "filters");
+        assert!(filters.contains(&by), "{search}: {filters:?}");
+        assert!(
+            filters.iter().any(|filter| filter["Name"] == "tag:${StagingTagKey}"),
+            "{search} takes other hosts"
+        );
+    }
+    let restore = &drill["States"]["RestoreAndVerify"];
+    let again = list(restore, "Retry").iter().find(|rule| errors(rule) == TIME_OUTS).unwrap();
+    let longest = restore["TimeoutSeconds"].as_u64().unwrap() * (1 + again["MaxAttempts"].as_u64().unwrap());
+    let age = left["States"]["OfADay"]["Parameters"]["seconds"].as_u64().unwrap();
+    assert!(longest + 3600 * 4 < age, "a drill may take {longest} s, and is swept after {age}");
+}
+
+#[test]
+fn every_substitution_is_supplied_and_the_definitions_are_what_they_say() {
+    for machine in Machine::ALL {
+        let filled = workflow::definition(machine, |function| function.name().to_owned()).unwrap();
+        let parsed = Definition::parse(&filled);
+        assert!(parsed.is_ok(), "{}: {:?}", machine.file(), parsed.err().map(|error| error.to_string()));
     }
 }
 

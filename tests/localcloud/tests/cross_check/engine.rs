@@ -128,12 +128,12 @@ pub(crate) struct Moto {
 }
 
 impl Moto {
-    /// Starts it; its tasks go to the Lambda at `lambda`, and its waits are divided.
-    pub(crate) fn start(lambda: &str, divisor: u32) -> Self {
+    /// Starts it; its tasks go to the Lambda, EC2 and Systems Manager at `cloud`, and its waits are divided.
+    pub(crate) fn start(cloud: &str, divisor: u32) -> Self {
         let launcher = folder().join("moto_stepfunctions.py");
         let mut child = Command::new(python())
             .arg(launcher)
-            .args(["--lambda-endpoint", lambda, "--divisor", &divisor.to_string()])
+            .args(["--endpoint", cloud, "--divisor", &divisor.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -9,10 +9,15 @@
 mod engine;
 mod scenario;
 
-use localcloud::lambda::{Effect, FunctionError};
+use localcloud::{
+    cloud::BUCKET,
+    ec2,
+    lambda::{Effect, FunctionError},
+    workflow::Machine,
+};
 use serde_json::json;
 
-use self::scenario::{Run, compare, on_both};
+use self::scenario::{EXECUTION, Run, compare, compare_of, on_both};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_published() {
@@ -126,4 +131,68 @@ async fn an_execution_that_is_stopped_is_aborted() {
     // moto wakes the task that waits, takes that for a time-out, and lets the execution fail with it. AWS documents ABORTED.
     assert_eq!((theirs.status.as_str(), theirs.error.as_deref()), ("FAILED", Some("States.Timeout")));
     assert_eq!(ours.states, theirs.states);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_proves_a_backup_and_terminates_its_host() {
+    let ended = compare_of(Machine::RestoreDrill, async |run: Run| {
+        run.back_up().await;
+        let ended = run.execution(json!({})).await;
+        assert_eq!(run.instances(), (0, 1), "{ended:?}");
+        ended
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "Succeeded"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_of_a_damaged_backup_fails_by_its_name_and_terminates_its_host() {
+    let ended = compare_of(Machine::RestoreDrill, async |run: Run| {
+        let archive = run.back_up().await;
+        run.cloud.s3.corrupt(BUCKET, &archive, 2000, 0x40).unwrap();
+        let ended = run.execution(json!({})).await;
+        assert_eq!(run.instances(), (0, 1), "{ended:?}");
+        ended
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("ArchiveCorrupt")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launch_whose_answers_are_all_lost_is_found_and_terminated() {
+    let ended = compare_of(Machine::RestoreDrill, async |run: Run| {
+        run.back_up().await;
+        run.workflow.ec2.faults().on(ec2::Operation::RunInstances).times(6).inject(ec2::Effect::LoseReply);
+        let ended = run.execution(json!({})).await;
+        assert_eq!(run.instances(), (0, 1), "{ended:?}");
+        ended
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("HostUnreachable")));
+    assert!(ended.states.contains(&"Found".to_owned()), "{:?}", ended.states);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_drill_has_left_is_terminated_by_its_event_and_by_its_age() {
+    for input in [
+        json!({ "detail": { "executionArn": EXECUTION, "status": "ABORTED" } }),
+        json!({ "older_than_seconds": 0 }),
+    ] {
+        let ended = compare_of(Machine::TerminateStaging, async |run: Run| {
+            for token in ["one", "two"] {
+                run.launch_as_a_drill(token).await;
+            }
+            // EC2 tells whole seconds.
+            tokio::time::sleep(std::time::Duration::from_millis(1_010)).await;
+            let mut ended = run.execution(input.clone()).await;
+            assert_eq!(run.instances(), (0, 2), "{ended:?}");
+            // What runs side by side has no order.
+            ended.events.sort();
+            ended.states.sort();
+            ended
+        })
+        .await;
+        assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("SUCCEEDED", None));
+        assert_eq!(ended.states.iter().filter(|state| *state == "NotifyTerminated").count(), 2);
+    }
 }

@@ -9,15 +9,19 @@ use host_worker::lock::HostLock;
 use localcloud::{
     cloud::{BUCKET, Cloud, Program},
     corpus::Corpus,
+    ec2::Ec2Options,
     indexer::Client,
     qdrant::QdrantOptions,
     s3::{Effect, Operation},
-    workflow::{INSTANCE, Workflow, WorkflowOptions},
+    workflow::{INSTANCE, Machine, Workflow, WorkflowOptions},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::engine::{Ended, Engine, Moto};
+
+/// The execution that [`Run::launch_as_a_drill`] is of.
+pub(crate) const EXECUTION: &str = "arn:aws:states:us-east-1:000000000000:execution:qdrant-backup-drill:gone";
 
 /// A cloud, and the engine that runs its state machine.
 pub(crate) struct Run {
@@ -28,15 +32,24 @@ pub(crate) struct Run {
     _dir: TempDir,
 }
 
-/// Runs a scenario on both engines: what it comes to on ours, and on moto.
+/// Runs a scenario of the backup on both engines: what it comes to on ours, and on moto.
 pub(crate) async fn on_both(scenario: impl AsyncFn(Run) -> Ended) -> (Ended, Ended) {
-    let ours = scenario(Run::start(false).await).await;
-    (ours, scenario(Run::start(true).await).await)
+    both(Machine::Backup, scenario).await
 }
 
-/// Runs a scenario on both engines, and fails unless they come to the same; answers with what.
+async fn both(machine: Machine, scenario: impl AsyncFn(Run) -> Ended) -> (Ended, Ended) {
+    let ours = scenario(Run::start(machine, false).await).await;
+    (ours, scenario(Run::start(machine, true).await).await)
+}
+
+/// Runs a scenario of the backup on both engines, and fails unless they come to the same; answers with what.
 pub(crate) async fn compare(scenario: impl AsyncFn(Run) -> Ended) -> Ended {
-    let (ours, theirs) = on_both(scenario).await;
+    compare_of(Machine::Backup, scenario).await
+}
+
+/// The same for a scenario of another machine.
+pub(crate) async fn compare_of(machine: Machine, scenario: impl AsyncFn(Run) -> Ended) -> Ended {
+    let (ours, theirs) = both(machine, scenario).await;
     assert_eq!(ours.status, theirs.status, "status\nembedded {ours:#?}\nmoto {theirs:#?}");
     assert_eq!(ours.error, theirs.error, "error\nembedded {ours:#?}\nmoto {theirs:#?}");
     assert_eq!(ours.states, theirs.states, "states");
@@ -45,7 +58,7 @@ pub(crate) async fn compare(scenario: impl AsyncFn(Run) -> Ended) -> Ended {
 }
 
 impl Run {
-    async fn start(on_moto: bool) -> Self {
+    async fn start(machine: Machine, on_moto: bool) -> Self {
         let dir = TempDir::with_prefix("cross-check-").unwrap();
         let program = Program::Localcloud(PathBuf::from(env!("CARGO_BIN_EXE_localcloud")));
         let mut options = Cloud::protected(QdrantOptions::default());
@@ -57,14 +70,22 @@ impl Run {
             client.create_collection(collection).await.unwrap();
             client.index(collection, corpus.points().take(points)).await.unwrap();
         }
-        let options = WorkflowOptions::default();
+        // An instance that is up at the first look is looked at as often on both engines.
+        let ec2 = Ec2Options {
+            pending: Duration::ZERO,
+            boot: Duration::ZERO,
+            hidden: Duration::ZERO,
+            ..Ec2Options::default()
+        };
+        let options = WorkflowOptions { ec2, ..WorkflowOptions::default() };
         let workflow = Workflow::start(&cloud, &options).unwrap();
         let moto = on_moto.then(|| Moto::start(&workflow.endpoint(), options.divisor));
         let endpoint = moto.as_ref().map_or_else(|| workflow.endpoint(), |moto| moto.endpoint.clone());
         // Before the first command: the worker answers to whoever runs the states.
         workflow.ssm.remove_host(INSTANCE).unwrap();
         workflow.add_host_of(&cloud, INSTANCE, &endpoint).unwrap();
-        let engine = Engine::at(&endpoint, &workflow.definition().unwrap()).await;
+        workflow.stage_for(&cloud, &endpoint).unwrap();
+        let engine = Engine::at(&endpoint, &workflow.definition(machine).unwrap()).await;
         Self { workflow, cloud, engine, _moto: moto, _dir: dir }
     }
 
@@ -98,6 +119,36 @@ impl Run {
         let marker = json!({ "batch_id": batch, "finished_at": "2026-01-01T00:00:00Z" });
         let put = s3.put_object().bucket(BUCKET).key(protocol::key::DEFAULT_SUCCESS_MARKER);
         put.body(marker.to_string().into_bytes().into()).send().await.unwrap();
+    }
+
+    /// Backs up without the state machine; answers with the key of the archive.
+    pub(crate) async fn back_up(&self) -> String {
+        let made = self.cloud.run(["backup", "--no-quiesce"]).await.unwrap().success().unwrap();
+        made["manifest"]["key"].as_str().unwrap().to_owned()
+    }
+
+    /// How many instances are neither terminated nor on the way there, of how many.
+    pub(crate) fn instances(&self) -> (usize, usize) {
+        let all = self.workflow.ec2.instances();
+        (all.iter().filter(|instance| instance.is_alive()).count(), all.len())
+    }
+
+    /// Launches an instance as a drill does.
+    pub(crate) async fn launch_as_a_drill(&self, token: &str) {
+        let definition: Value =
+            serde_json::from_str(&self.workflow.definition(Machine::RestoreDrill).unwrap()).unwrap();
+        let mut parameters = definition["States"]["LaunchStaging"]["Parameters"].clone();
+        let asked = parameters.as_object_mut().unwrap();
+        asked.remove("ClientToken.$");
+        asked.insert("ClientToken".to_owned(), json!(token));
+        asked.insert(
+            "TagSpecifications".to_owned(),
+            json!([{ "ResourceType": "instance", "Tags": [
+                { "Key": "QdrantBackup", "Value": "staging" },
+                { "Key": "qdrant-backup:execution", "Value": EXECUTION },
+            ]}]),
+        );
+        self.workflow.ec2.task("runInstances", &parameters).await.unwrap();
     }
 
     /// Gives the worker a key that Qdrant refuses.

@@ -10,6 +10,7 @@ mod harness;
 mod main_job;
 mod neighbour;
 mod planted;
+mod prune;
 mod publication;
 mod qdrant_faults;
 mod restore;

@@ -12,6 +12,7 @@ async fn the_catalogues_port_conforms() {
     let server = server().await;
     let store = catalog::store::S3::new(server.client().await, BUCKET);
     catalog::store::conformance::run(&store, "conformance/").await;
+    catalog::store::conformance::what_is_deleted_is_gone(&store, "conformance/").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

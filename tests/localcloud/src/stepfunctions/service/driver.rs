@@ -8,14 +8,17 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use futures::FutureExt as _;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Options;
-use super::store::{Run, Status, Store};
+use super::store::{Execution, Run, Status, Store};
 use crate::stepfunctions::lock;
 use crate::stepfunctions::machine::{Effect, Event, Failure, Invocation, Outcome};
 use crate::stepfunctions::tasks::{TaskRequest, Tasks, enveloped};
+
+/// How many ends of executions whoever listens may be behind.
+const ENDS: usize = 1024;
 
 pub(super) struct Driver {
     pub(super) options: Options,
@@ -24,6 +27,8 @@ pub(super) struct Driver {
     jobs: Mutex<JoinSet<()>>,
     /// Told after every step.
     changed: watch::Sender<()>,
+    /// Told of every execution that ends.
+    ended: broadcast::Sender<Execution>,
     /// What the first call that panicked said.
     panicked: OnceLock<String>,
 }
@@ -36,6 +41,7 @@ impl Driver {
             store: Mutex::new(store),
             jobs: Mutex::default(),
             changed: watch::Sender::new(()),
+            ended: broadcast::Sender::new(ENDS),
             panicked: OnceLock::new(),
         })
     }
@@ -50,6 +56,10 @@ impl Driver {
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    pub(super) fn ends(&self) -> broadcast::Receiver<Execution> {
+        self.ended.subscribe()
     }
 
     /// Ends every call and every timer. Executions that run stay as they are.
@@ -90,7 +100,11 @@ impl Driver {
                     tracing::debug!(execution = run.shown.name, ?event);
                     run.history.push(event);
                 }
-                Effect::Finish(outcome) => finish(run, now, outcome),
+                Effect::Finish(outcome) => {
+                    finish(run, now, outcome);
+                    // Nobody may be listening.
+                    let _heard = self.ended.send(run.shown.clone());
+                }
             }
         }
         self.changed.send_replace(());

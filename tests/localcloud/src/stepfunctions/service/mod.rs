@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::broadcast;
 
 pub use self::error::{ApiError, ErrorKind};
 pub use self::pages::{ExecutionPage, HistoryPage, Page, StateMachinePage};
@@ -316,6 +317,12 @@ impl StepFunctions {
                 return Err(ApiError::execution_does_not_exist(arn));
             }
         }
+    }
+
+    /// Every execution that ends from here on, as it is then: what `Step Functions Execution Status Change` tells.
+    #[must_use]
+    pub fn ended_executions(&self) -> broadcast::Receiver<Execution> {
+        self.driver.ends()
     }
 
     /// Ends every call and every timer, as a power cut would: what runs stays where it is. For an owner whose tasks hold a handle of

@@ -92,7 +92,7 @@ async fn an_address_that_is_not_there_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_qdrant_that_never_answers_holds_the_boot() {
     for (effect, kind, text) in [
-        (Effect::Exits(101), "QdrantUnavailable", "ended each time"),
+        (Effect::Exits(101), "QdrantUnavailable", "did not start"),
         (Effect::NeverReady, "QdrantUnavailable", "has not answered"),
     ] {
         let host = Replaced::small().await;

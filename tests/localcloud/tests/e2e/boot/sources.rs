@@ -1,5 +1,6 @@
 //! What a boot restores when it is not the published backup: the next best, and the host is degraded until somebody says otherwise.
 
+use localcloud::cloud::BUCKET;
 use serde_json::Value;
 
 use super::harness::Replaced;
@@ -63,10 +64,11 @@ async fn a_damaged_archive_gives_way_to_an_older_proven_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_from_the_future_holds() {
     let (fixture, _, newer) = two_backups().await;
-    let path = fixture.cloud.object_path(protocol::key::POINTER);
     let mut pointer = newer.clone();
     pointer["format_version"] = 2.into();
-    fs_err::write(&path, pointer.to_string()).unwrap();
+    let body = pointer.to_string().into_bytes().into();
+    let s3 = fixture.cloud.s3.client().await;
+    s3.put_object().bucket(BUCKET).key(protocol::key::POINTER).body(body).send().await.unwrap();
     let host = Replaced::with_lost_pointer(fixture).await;
     let said = host.fails(&["boot", "--once"], "ManifestInvalid", 1).await;
     says(&said, &["version 2"]);

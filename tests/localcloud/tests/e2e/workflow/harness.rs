@@ -151,19 +151,7 @@ impl Flow {
 
     /// The workers that run on the host, whatever it is called.
     pub(crate) fn workers(&self) -> Vec<Pid> {
-        let ours = format!("QDRANT_BACKUP_WORK_DIR={}", self.fixture.cloud.work_dir().display());
-        let is_ours = |process: &Path| {
-            let has = |file, is: &dyn Fn(&[u8]) -> bool| {
-                fs_err::read(process.join(file)).is_ok_and(|text| text.split(|byte| *byte == 0).any(is))
-            };
-            has("environ", &|pair| pair == ours.as_bytes()) && has("cmdline", &|argument| argument == b"task")
-        };
-        let pids = fs_err::read_dir("/proc").unwrap().filter_map(|entry| {
-            let process = entry.ok()?.path();
-            let pid = Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)?;
-            is_ours(&process).then_some(pid)
-        });
-        pids.collect()
+        workers_below(&self.fixture.cloud.work_dir())
     }
 
     /// Waits until no worker is left; then the lock is free, and no token is on the disk.
@@ -257,4 +245,25 @@ impl Flow {
 /// Sends a signal to a worker.
 pub(crate) fn signal(worker: Pid, signal: Signal) {
     kill_process(worker, signal).unwrap();
+}
+
+/// The workers whose work directory is this one, or below it.
+pub(crate) fn workers_below(dir: &Path) -> Vec<Pid> {
+    let ours = format!("QDRANT_BACKUP_WORK_DIR={}", dir.display());
+    let is_ours = |process: &Path| {
+        let has = |file, is: &dyn Fn(&[u8]) -> bool| {
+            fs_err::read(process.join(file)).is_ok_and(|text| text.split(|byte| *byte == 0).any(is))
+        };
+        let below = |pair: &[u8]| {
+            let rest = pair.strip_prefix(ours.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        has("environ", &below) && has("cmdline", &|argument| argument == b"task")
+    };
+    let pids = fs_err::read_dir("/proc").unwrap().filter_map(|entry| {
+        let process = entry.ok()?.path();
+        let pid = Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)?;
+        is_ours(&process).then_some(pid)
+    });
+    pids.collect()
 }

@@ -2,6 +2,9 @@
 
 mod decisions;
 mod drill;
+mod drill_hosts;
+mod drill_left;
+mod drilling;
 mod harness;
 mod lambda_faults;
 mod outcome;

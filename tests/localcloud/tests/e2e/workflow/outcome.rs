@@ -70,8 +70,9 @@ impl Flow {
         let states = self.states(&execution.arn);
         assert_eq!(states[states.len() - 2..], ["NotifyFailure", "Failed"]);
         let name = &execution.name;
+        let machine = execution.state_machine_arn.rsplit(':').next().unwrap();
         let told = format!(
-            "Execution {name} of qdrant-backup failed with {error}: {cause} (what it means and what to do: docs/operations.md, heading {error})"
+            "Execution {name} of {machine} failed with {error}: {cause} (what it means and what to do: docs/operations.md, heading {error})"
         );
         let messages = self.workflow.sns.messages();
         let mine = messages.iter().filter(|message| message.text.contains(name.as_str()));

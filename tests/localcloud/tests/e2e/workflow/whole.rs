@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use localcloud::{events::Schedule, stepfunctions::Execution};
+use localcloud::{events::Schedule, stepfunctions::Execution, workflow::Machine};
 use serde_json::{Value, json};
 
 use super::harness::Flow;
@@ -96,7 +96,7 @@ async fn a_marker_starts_a_backup_by_itself_and_the_clock_another() {
         name: "nightly".to_owned(),
         first,
         every: SignedDuration::from_hours(24),
-        state_machine: flow.workflow.machine().to_owned(),
+        state_machine: flow.workflow.machine(Machine::Backup).to_owned(),
         input: json!({ "trigger": "schedule" }),
     };
     flow.workflow.events.add_schedule(schedule).unwrap();
