@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     golden::{sample, search},
-    qdrant::{Client, Error},
+    qdrant::{Client, CollectionStatus, Error},
 };
 
 /// Between two looks at the update queues, unless the client is set to look more often.
@@ -22,8 +22,9 @@ const QUEUE_POLLS: u32 = 3;
 /// Makes the recorded calls.
 ///
 /// `names` says which of the recorded collections to look at, and under which name each is there now. A collection that is not there is
-/// absent from the result. Aliases are compared only `with_aliases`; targets are given by their recorded names. Update queues are awaited
-/// first, at most `patience`: some versions replay a part of what was restored in the background.
+/// absent from the result. Aliases are compared only `with_aliases`; targets are given by their recorded names. When every recorded collection is
+/// looked at and aliases are too, the collections of which nothing is recorded are named. Update queues are awaited first, at most `patience`:
+/// some versions replay a part of what was restored in the background.
 pub async fn observe(
     client: &Client,
     golden: &GoldenSet,
@@ -44,8 +45,10 @@ pub async fn observe(
         }
     }
     if with_aliases {
+        // What is not looked at goes by its own name, unless that is the recorded name of something that is there under another one.
         let recorded_name = |actual: &CollectionName| {
-            names.iter().find(|(_, name)| *name == actual).map(|(recorded, _)| recorded.clone())
+            let looked_at = names.iter().find(|(_, name)| *name == actual).map(|(recorded, _)| recorded);
+            looked_at.or((!names.contains_key(actual)).then_some(actual)).cloned()
         };
         let aliases = client.aliases().await?;
         observation.aliases = Some(
@@ -54,6 +57,10 @@ pub async fn observe(
                 .filter_map(|(alias, target)| Some((alias, recorded_name(&target)?)))
                 .collect(),
         );
+        if golden.collections.iter().all(|recorded| names.contains_key(&recorded.name)) {
+            let all = client.collections().await?.into_iter();
+            observation.others = all.filter(|name| !names.values().any(|known| known == name)).collect();
+        }
     }
     Ok(observation)
 }
@@ -124,5 +131,7 @@ async fn observe_collection(
         payload_schema: info.payload_schema,
         sampled,
         searches,
+        indexed_vectors: info.indexed_vectors_count,
+        optimizing: info.status == CollectionStatus::Yellow,
     })
 }

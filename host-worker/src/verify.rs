@@ -298,6 +298,7 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> GoldenSet {
             changed: Vec::new(),
             searches: Vec::new(),
             not_searched: Some("the golden set is lost".to_owned()),
+            indexed_vectors: None,
         }
     });
     GoldenSet {

@@ -5,6 +5,10 @@
 //!   little-endian bytes of its `f32` (negative zero as zero); the indices of a sparse vector as 32-bit numbers, sorted.
 //!
 //! A snapshot brings vectors back bit for bit, so equality is exact.
+//!
+//! * **Sketch** of a vector of unit length (of one with several rows: each of unit length): four sums of its components, the rows one after the
+//!   other, each component counted as positive or negative, rounded to whole 1e-7. Component `i` is negative in sum `j` where bit `j` of
+//!   SplitMix64's `i`-th output after the seed 0 is set. A component that changes by d changes each sum by d.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +37,64 @@ pub fn vectors(vectors: &Value) -> Option<BTreeMap<String, String>> {
         Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
     }
     Some(digests)
+}
+
+/// Units of a sketch in 1.0.
+pub const SKETCH_SCALE: f64 = 1e7;
+/// Sums in a sketch. Two vectors a distance D apart agree within t in all of them with a probability of about (0.8 t/D)⁴.
+const SKETCH_SUMS: usize = 4;
+/// How far from 1 the length of a vector may be that Qdrant has normalised; those of 16-bit components are the least exact.
+const UNIT_TOLERANCE: f64 = 1e-2;
+
+/// The sketch of every dense vector of unit length, by name as in [`vectors`].
+pub fn sketches(vectors: &Value) -> BTreeMap<String, Vec<i64>> {
+    let mut sketches = BTreeMap::new();
+    match vectors {
+        Value::Array(_) => sketches.extend(sketch(vectors).map(|sketch| (String::new(), sketch))),
+        Value::Object(named) => {
+            sketches.extend(named.iter().filter_map(|(name, vector)| Some((name.clone(), sketch(vector)?))))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    sketches
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a sum over vectors of unit length is at most the number of components, and saturates where it is not"
+)]
+fn sketch(vector: &Value) -> Option<Vec<i64>> {
+    let rows = match vector {
+        Value::Array(rows) if rows.iter().any(Value::is_array) => rows.as_slice(),
+        Value::Array(_) => std::slice::from_ref(vector),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => return None,
+    };
+    let mut sums = [0.0; SKETCH_SUMS];
+    let mut number = 0_u64;
+    for row in rows {
+        let mut square = 0.0;
+        for component in row.as_array()? {
+            let component = component.as_f64()?;
+            square += component * component;
+            let signs = split_mix(number);
+            number += 1;
+            for (bit, sum) in sums.iter_mut().enumerate() {
+                *sum += if signs >> bit & 1 == 1 { -component } else { component };
+            }
+        }
+        if (square.sqrt() - 1.0).abs() > UNIT_TOLERANCE {
+            return None;
+        }
+    }
+    Some(sums.iter().map(|sum| (sum * SKETCH_SCALE).round() as i64).collect())
+}
+
+/// The `number`-th output of SplitMix64 after the seed 0.
+fn split_mix(number: u64) -> u64 {
+    let word = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ (word >> 31)
 }
 
 fn vector(value: &Value) -> Option<String> {
@@ -161,5 +223,30 @@ mod tests {
         ] {
             assert_eq!(vectors(&bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_sketch_bears_the_noise_of_normalising_and_no_change() {
+        assert_eq!(split_mix(0), 0xE220_A839_7B1D_CDAF, "the first output of the reference implementation");
+        let unit = |scale: f64, change: f64| {
+            let mut components = vec![scale * 0.125; 64];
+            components[17] += change;
+            json!({ "title": components, "rows": [components.clone(), components], "far": [1.0, 1.0],
+                "sparse": {"indices": [1], "values": [1.0]} })
+        };
+        let recorded = sketches(&unit(1.0, 0.0));
+        assert_eq!(
+            recorded.keys().collect::<Vec<_>>(),
+            ["rows", "title"],
+            "only what may be normalised again"
+        );
+        let far = |other: &BTreeMap<String, Vec<i64>>| {
+            let pairs = recorded["title"].iter().zip(&other["title"]);
+            pairs.map(|(a, b)| a.abs_diff(*b)).min()
+        };
+        assert!(far(&sketches(&unit(1.000_000_1, 0.0))) < Some(10));
+        assert!(far(&sketches(&unit(1.0, 0.000_1))) >= Some(999), "each sum moves by the change");
+        assert_eq!(sketches(&json!([1.0])).keys().collect::<Vec<_>>(), [""]);
+        assert!(sketches(&json!([0.0, 0.0])).is_empty());
     }
 }

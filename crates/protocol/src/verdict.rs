@@ -6,28 +6,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    golden::{CollectionGolden, GoldenSearch, GoldenSet, Hit, PointDigest, mean},
-    id::{CollectionName, PointId},
+    golden::{CollectionGolden, GoldenSet, Hit, PointDigest},
+    id::CollectionName,
 };
 
-/// How far scores may be apart and still count as equal: the larger of an absolute and a relative distance.
-///
-/// Exact scores are sums of `f32` products whose order of addition depends on the CPU and on how points are spread over segments; over 4096
-/// components the error of such a sum stays below 4096 × 2⁻²⁴ ≈ 2.4e-4 relative in the worst case and near 1e-6 in practice.
-pub const SCORE_TOLERANCE: f64 = 1e-4;
-/// How far the mean recall of normal searches may always fall below the recorded one: HNSW graphs are rebuilt by optimizers.
-/// A small sample may fall further, see [`recall_tolerance`].
-pub const RECALL_TOLERANCE: f64 = 0.05;
+mod points;
+mod searches;
 
-/// How far a recall of which `results` results were found or not may fall below `recorded` before it means anything.
-///
-/// Each result is found or not, so the recall of `results` of them scatters with a standard deviation of √(p(1−p)/n) even when nothing is
-/// wrong. Three of them are allowed, with p estimated as (hits + 1)/(n + 2), since a recorded 1.0 over eight searches does not mean that a miss is impossible.
-pub fn recall_tolerance(recorded: f64, results: usize) -> f64 {
-    let n = results as f64;
-    let p = (recorded * n + 1.0) / (n + 2.0);
-    (3.0 * (p * (1.0 - p) / n.max(1.0)).sqrt()).max(RECALL_TOLERANCE)
-}
+pub(crate) use points::is_same_point;
+pub use points::{NORMALISED_HALF_TOLERANCE, NORMALISED_TOLERANCE};
+pub(crate) use searches::hits_differ;
+pub use searches::{RECALL_TOLERANCE, RECALL_TOLERANCE_MAX, SCORE_TOLERANCE, recall_tolerance};
+
+/// The share of the recorded indexed vectors that may be without an index: a small segment that writes leave behind has none, and optimizers
+/// merge segments.
+pub const INDEX_TOLERANCE: f64 = 0.1;
+
+/// Members of a collection's `params` that a recovery does not bring back, and that mean nothing on one node.
+const NOT_RESTORED: [&str; 2] = ["params.read_fan_out_factor", "params.read_fan_out_delay_ms"];
 
 /// What a Qdrant shows of the data that a golden set describes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +32,8 @@ pub struct Observation {
     pub aliases: Option<BTreeMap<String, CollectionName>>,
     /// By the name in the golden set. A collection that is not there has no entry.
     pub collections: BTreeMap<CollectionName, CollectionObservation>,
+    /// Collections of which the golden set says nothing, where everything in this Qdrant was looked at. They are named and not judged.
+    pub others: BTreeSet<CollectionName>,
 }
 
 /// What a Qdrant shows of one collection.
@@ -51,6 +49,10 @@ pub struct CollectionObservation {
     pub sampled: Vec<PointDigest>,
     /// The outcome of each recorded search, in the golden set's order.
     pub searches: Vec<SearchObservation>,
+    /// How many vectors are in an index, where Qdrant says so.
+    pub indexed_vectors: Option<u64>,
+    /// Whether optimizers are at work, which may be building an index.
+    pub optimizing: bool,
 }
 
 /// The outcome of one recorded search, made again.
@@ -96,6 +98,8 @@ pub enum Aspect {
     Config,
     /// Payload indexes.
     PayloadSchema,
+    /// How many vectors are in an index.
+    VectorIndex,
     /// Payloads and vectors of the sampled points.
     Points,
     /// Exact searches.
@@ -114,6 +118,7 @@ impl Aspect {
             Self::Count => "count",
             Self::Config => "config",
             Self::PayloadSchema => "payload-schema",
+            Self::VectorIndex => "vector-index",
             Self::Points => "points",
             Self::ExactSearch => "exact-search",
             Self::Recall => "recall",
@@ -167,10 +172,23 @@ pub fn judge(golden: &GoldenSet, observed: &Observation, wanted: &BTreeSet<Colle
             detail,
         });
     }
+    if !observed.others.is_empty() {
+        let others: Vec<String> = observed.others.iter().map(|name| format!("`{name}`")).collect();
+        checks.push(Check {
+            collection: None,
+            aspect: Aspect::Presence,
+            outcome: Outcome::Skipped,
+            detail: format!("not in the backup, not compared: {}", described(&others, "")),
+        });
+    }
     if let Some(aliases) = &observed.aliases {
         let expected: BTreeMap<_, _> =
             golden.aliases.iter().filter(|(_, target)| wanted.contains(target)).collect();
-        let actual: BTreeMap<_, _> = aliases.iter().filter(|(_, target)| wanted.contains(target)).collect();
+        // An alias that readers were to find here counts wherever it points now.
+        let actual: BTreeMap<_, _> = aliases
+            .iter()
+            .filter(|(alias, target)| wanted.contains(target) || expected.contains_key(alias))
+            .collect();
         let differences = map_differences(&expected, &actual, |a, b| a == b);
         checks.push(Check {
             collection: None,
@@ -228,132 +246,44 @@ fn judge_collection(
     let equal = format!("{} indexes equal", recorded.payload_schema.len());
     check(Aspect::PayloadSchema, outcome(schema.is_empty()), described(&schema, &equal));
 
-    let (points_outcome, detail) = judge_points(recorded, observed);
+    if let Some((index_outcome, detail)) = judge_index(recorded, observed) {
+        check(Aspect::VectorIndex, index_outcome, detail);
+    }
+    let (points_outcome, detail) = points::judge_points(recorded, observed);
     check(Aspect::Points, points_outcome, detail);
-    for (aspect, outcome, detail) in judge_searches(recorded, observed) {
+    for (aspect, outcome, detail) in searches::judge_searches(recorded, observed) {
         check(aspect, outcome, detail);
     }
 }
 
-fn judge_points(recorded: &CollectionGolden, observed: &CollectionObservation) -> (Outcome, String) {
-    if recorded.points.is_empty() {
-        return (Outcome::Skipped, "no point was sampled".to_owned());
-    }
-    let by_id: BTreeMap<PointId, &PointDigest> =
-        observed.sampled.iter().map(|point| (point.id, point)).collect();
-    let mut differences = Vec::new();
-    for expected in &recorded.points {
-        match by_id.get(&expected.id) {
-            None => differences.push(format!("point {} is missing", expected.id)),
-            Some(actual) => {
-                if actual.payload != expected.payload {
-                    differences.push(format!("point {} has another payload", expected.id));
-                }
-                let vectors = map_differences(
-                    &expected.vectors.iter().collect(),
-                    &actual.vectors.iter().collect(),
-                    |a, b| a == b,
-                );
-                differences.extend(vectors.into_iter().map(|d| format!("point {}: vector {d}", expected.id)));
-            }
-        }
-    }
-    (
-        outcome(differences.is_empty()),
-        described(&differences, &format!("{} sampled points equal", recorded.points.len())),
-    )
-}
-
-fn judge_searches(
-    recorded: &CollectionGolden,
-    observed: &CollectionObservation,
-) -> Vec<(Aspect, Outcome, String)> {
-    if recorded.searches.is_empty() {
-        let reason = recorded.not_searched.as_deref().unwrap_or("nothing was recorded");
-        return vec![(Aspect::ExactSearch, Outcome::Skipped, format!("not searched: {reason}"))];
-    }
-    let (mut compared, mut differences, mut refusals) = (0_usize, Vec::new(), BTreeSet::new());
-    let (mut recorded_recall, mut observed_recall, mut results_judged) = (Vec::new(), Vec::new(), 0);
-    for (number, search) in recorded.searches.iter().enumerate() {
-        match observed.searches.get(number) {
-            None => differences.push(format!("search {number} was not made")),
-            Some(SearchObservation::NotSearched { reason }) => {
-                refusals.insert(reason.as_str());
-            }
-            Some(SearchObservation::Answered { hits, recall }) => {
-                compared += 1;
-                if let Some(difference) = hits_differ(search, hits) {
-                    differences.push(format!("search {number} by point {}: {difference}", search.point));
-                }
-                if let (Some(before), Some(now)) = (search.recall, *recall) {
-                    // A confined search says only whether it found its own point.
-                    results_judged += if search.confined { 1 } else { search.hits.len() };
-                    recorded_recall.push(before);
-                    observed_recall.push(now);
-                }
-            }
-        }
-    }
-    let mut results = Vec::new();
-    let exact = match (compared, differences.is_empty()) {
-        (0, true) => (
-            Outcome::Skipped,
-            format!("not searched: {}", refusals.into_iter().collect::<Vec<_>>().join("; ")),
-        ),
-        (_, passed) => (
-            outcome(passed),
-            described(&differences, &format!("{compared} searches with the same ids and scores")),
-        ),
+/// Whether the vectors that were indexed still are; `None` where that was not recorded. Searches alone do not tell: without an index every vector
+/// is compared, which finds everything and takes for ever. An index that Qdrant is building is none that is lost.
+fn judge_index(recorded: &CollectionGolden, observed: &CollectionObservation) -> Option<(Outcome, String)> {
+    let expected = recorded.indexed_vectors?;
+    let Some(indexed) = observed.indexed_vectors else {
+        return Some((Outcome::Skipped, "Qdrant does not say how many vectors are indexed".to_owned()));
     };
-    results.push((Aspect::ExactSearch, exact.0, exact.1));
-    if let (Some(before), Some(now)) = (mean(recorded_recall.into_iter()), mean(observed_recall.into_iter()))
-    {
-        let passed = now >= before - recall_tolerance(before, results_judged);
-        results.push((Aspect::Recall, outcome(passed), format!("{now:.3}, recorded {before:.3}")));
+    if indexed as f64 >= expected as f64 * (1.0 - INDEX_TOLERANCE) {
+        return Some((Outcome::Passed, format!("{indexed} vectors indexed, recorded {expected}")));
     }
-    results
-}
-
-/// Why two results of an exact search are not the same; `None` when they are.
-///
-/// Positions must agree in score. Ids must agree above the k-th score: at it, equal scores have no order and any of the tied points may be shown.
-pub(crate) fn hits_differ(search: &GoldenSearch, observed: &[Hit]) -> Option<String> {
-    let recorded = &search.hits;
-    if recorded.len() != observed.len() {
-        return Some(format!("{} results, expected {}", observed.len(), recorded.len()));
-    }
-    for (rank, (a, b)) in recorded.iter().zip(observed).enumerate() {
-        if !scores_equal(a.score, b.score) {
-            return Some(format!("score {} at rank {}, expected {}", b.score, rank + 1, a.score));
-        }
-    }
-    // A result that was not cut off by the limit has no tie at its end: every id counts.
-    let cut_off = recorded.len() == search.limit;
-    let last = recorded.last()?.score;
-    let firm = |hits: &[Hit]| -> BTreeSet<PointId> {
-        hits.iter().filter(|hit| !cut_off || !scores_equal(hit.score, last)).map(|hit| hit.id).collect()
-    };
-    let ids = |hits: &[Hit]| -> BTreeSet<PointId> { hits.iter().map(|hit| hit.id).collect() };
-    let missing: Vec<PointId> = firm(recorded).difference(&ids(observed)).copied().collect();
-    let strange: Vec<PointId> = firm(observed).difference(&ids(recorded)).copied().collect();
-    match (missing.first(), strange.first()) {
-        (Some(id), _) => Some(format!("point {id} is missing from the results")),
-        (None, Some(id)) => Some(format!("point {id} is new in the results")),
-        (None, None) => None,
-    }
-}
-
-fn scores_equal(a: f64, b: f64) -> bool {
-    (a - b).abs() <= SCORE_TOLERANCE * a.abs().max(b.abs()).max(1.0)
+    let missing = format!("{indexed} vectors indexed, expected {expected}");
+    Some(if observed.optimizing {
+        (Outcome::Skipped, format!("{missing}; Qdrant is optimizing, and searches are slow until it is done"))
+    } else {
+        (Outcome::Failed, format!("{missing}; nothing is building the index, so searches read every vector"))
+    })
 }
 
 /// Where `actual` lacks or changes something that `expected` states. What only `actual` has is no difference: a later version of
-/// the server may show more fields. A recorded null equals an absent field.
+/// the server may show more fields. A recorded null equals an absent field, and what no recovery brings back is passed over.
 fn config_differences(path: &str, expected: &Value, actual: &Value, differences: &mut Vec<String>) {
     match (expected, actual) {
         (Value::Object(expected), Value::Object(actual)) => {
             for (key, value) in expected {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if NOT_RESTORED.contains(&path.as_str()) {
+                    continue;
+                }
                 config_differences(&path, value, actual.get(key).unwrap_or(&Value::Null), differences);
             }
         }

@@ -20,6 +20,7 @@ const SAMPLING_ROUNDS: usize = 32;
 pub struct Sample {
     collection: CollectionName,
     digests: BTreeMap<PointId, PointDigest>,
+    indexed_vectors: Option<u64>,
 }
 
 impl Sample {
@@ -29,7 +30,7 @@ impl Sample {
         let ids = draw(client, collection, &info).await?;
         let points = read(client, collection, &ids).await?;
         let digests = points.iter().filter_map(|point| Some((point.id, digest_of(point)?))).collect();
-        Ok(Self { collection: collection.clone(), digests })
+        Ok(Self { collection: collection.clone(), digests, indexed_vectors: info.indexed_vectors_count })
     }
 
     /// The collection.
@@ -48,6 +49,11 @@ impl Sample {
         points.retain(|point| digest_of(point).is_some_and(|now| self.digests.get(&point.id) == Some(&now)));
         points.sort_by_key(|point| point.id);
         Ok(points)
+    }
+
+    /// How many vectors were in an index when the sample was taken.
+    pub(super) fn indexed_vectors(&self) -> Option<u64> {
+        self.indexed_vectors
     }
 
     /// The digest that was recorded of a sampled point.
@@ -129,7 +135,8 @@ pub(crate) fn digest_of(point: &Point) -> Option<PointDigest> {
         tracing::warn!(point = %point.id, "a vector has a shape that this program does not know; left out");
         return None;
     };
-    Some(PointDigest { id: point.id, payload: digest::payload(&point.payload), vectors })
+    let sketches = digest::sketches(&point.vector);
+    Some(PointDigest { id: point.id, payload: digest::payload(&point.payload), vectors, sketches })
 }
 
 /// The vectors of a point by name; the default vector's name is empty.

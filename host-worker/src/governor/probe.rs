@@ -131,12 +131,18 @@ mod tests {
             changed: Vec::new(),
             searches,
             not_searched: None,
+            indexed_vectors: None,
         }
     }
 
     fn point(id: u64, vectors: &[&str]) -> PointDigest {
         let vectors = vectors.iter().map(|name| ((*name).to_owned(), String::new())).collect();
-        PointDigest { id: protocol::PointId::Number(id), payload: String::new(), vectors }
+        PointDigest {
+            id: protocol::PointId::Number(id),
+            payload: String::new(),
+            vectors,
+            sketches: Default::default(),
+        }
     }
 
     fn search(using: &str, query: Value) -> GoldenSearch {

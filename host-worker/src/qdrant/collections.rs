@@ -28,6 +28,9 @@ pub struct CollectionInfo {
     /// About how many points there are; copies may be counted twice. [`Client::count_exact`] is exact.
     #[serde(default)]
     pub points_count: Option<u64>,
+    /// How many vectors are in an index; vectors with several names count several times.
+    #[serde(default)]
+    pub indexed_vectors_count: Option<u64>,
     /// The number of segments.
     #[serde(default)]
     pub segments_count: u64,

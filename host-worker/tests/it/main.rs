@@ -15,3 +15,4 @@ mod quiesce;
 mod real_replies;
 mod server;
 mod task;
+mod verdicts;

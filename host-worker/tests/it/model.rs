@@ -24,6 +24,20 @@ pub(crate) struct Collection {
     pub(crate) claimed: Option<u64>,
     /// Points that the index does not find.
     pub(crate) hidden: Vec<u64>,
+    /// How many vectors it says are indexed.
+    pub(crate) indexed: Option<u64>,
+    pub(crate) noise: Noise,
+}
+
+/// How a server may differ from another one with the same data.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Noise {
+    /// Sums are of `f32`, in so many partial sums, as wide registers make them. None: of `f64`.
+    pub(crate) lanes: usize,
+    /// Decides in which order equal scores come, and which points a normal search misses.
+    pub(crate) seed: u64,
+    /// Of a thousand points a normal search misses so many.
+    pub(crate) missed_per_mille: u64,
 }
 
 impl Collection {
@@ -40,6 +54,8 @@ impl Collection {
             optimizer: json!("ok"),
             claimed: None,
             hidden: Vec::new(),
+            indexed: None,
+            noise: Noise::default(),
         }
     }
 
@@ -172,6 +188,7 @@ impl Model {
             ("GET", []) => ok(json!({
                 "status": of.status, "optimizer_status": of.optimizer, "segments_count": 2, "config": of.config,
                 "payload_schema": of.payload_schema, "points_count": of.points.len(),
+                "indexed_vectors_count": of.indexed,
                 "update_queue": {"length": of.queue},
             })),
             ("POST", ["points", "count"]) => {
@@ -221,21 +238,22 @@ impl Model {
         if let Some(refused) = self.refused(refusal) {
             return refused;
         }
+        let asked = body["query"].to_string().bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
         let among = body.pointer("/filter/must/0/has_id").and_then(Value::as_array);
         let mut hits: Vec<(f64, u64)> = of
             .points
             .iter()
             .filter(|(id, _)| among.is_none_or(|ids| ids.contains(&json!(id))))
-            .filter(|(id, _)| exact || !of.hidden.contains(id))
+            .filter(|(id, _)| exact || !(of.hidden.contains(id) || of.noise.misses(**id, asked)))
             .filter_map(|(id, (_, vector))| {
                 let vector = match body["using"].as_str() {
                     Some(using) => vector.get(using)?,
                     None => vector,
                 };
-                Some((dot(&body["query"], vector), *id))
+                Some((dot(&body["query"], vector, of.noise.lanes), *id))
             })
             .collect();
-        hits.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        hits.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| of.noise.order(a.1).cmp(&of.noise.order(b.1))));
         let points: Vec<Value> = hits
             .iter()
             .take(limit(body))
@@ -245,15 +263,43 @@ impl Model {
     }
 }
 
+impl Noise {
+    /// Where a point stands among others of the same score.
+    fn order(self, id: u64) -> u64 {
+        if self.seed == 0 { id } else { mix(self.seed ^ mix(id)) }
+    }
+
+    /// Whether the graph of this server does not lead to a point from what is asked.
+    fn misses(self, id: u64, asked: u64) -> bool {
+        mix(self.seed ^ mix(id) ^ asked) % 1000 < self.missed_per_mille
+    }
+}
+
+/// SplitMix64's finalizer.
+pub(crate) fn mix(value: u64) -> u64 {
+    let word = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ (word >> 31)
+}
+
 fn limit(body: &Value) -> usize {
     usize::try_from(body["limit"].as_u64().unwrap()).unwrap()
 }
 
 /// The dot product of dense vectors, of sparse ones, and the sum of the best of each row for lists of vectors.
-fn dot(a: &Value, b: &Value) -> f64 {
+fn dot(a: &Value, b: &Value, lanes: usize) -> f64 {
     match (a, b) {
-        (Value::Array(rows), Value::Array(others)) if rows.first().is_some_and(Value::is_array) => {
-            rows.iter().map(|row| others.iter().map(|other| dot(row, other)).fold(f64::MIN, f64::max)).sum()
+        (Value::Array(rows), Value::Array(others)) if rows.first().is_some_and(Value::is_array) => rows
+            .iter()
+            .map(|row| others.iter().map(|other| dot(row, other, lanes)).fold(f64::MIN, f64::max))
+            .sum(),
+        (Value::Array(a), Value::Array(b)) if lanes > 0 => {
+            let mut sums = vec![0.0_f32; lanes];
+            for (number, (a, b)) in a.iter().zip(b).enumerate() {
+                sums[number % lanes] += single(a) * single(b);
+            }
+            f64::from(sums.iter().sum::<f32>())
         }
         (Value::Array(a), Value::Array(b)) => {
             a.iter().zip(b).map(|(a, b)| a.as_f64().unwrap() * b.as_f64().unwrap()).sum()
@@ -267,4 +313,10 @@ fn dot(a: &Value, b: &Value) -> f64 {
             pairs(a).iter().map(|(index, value)| value * b.get(index).copied().unwrap_or(0.0)).sum()
         }
     }
+}
+
+/// A number as the server keeps it.
+#[expect(clippy::cast_possible_truncation, reason = "the nearest f32 is what is meant")]
+pub(crate) fn single(value: &Value) -> f32 {
+    value.as_f64().unwrap() as f32
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CollectionName, GoldenSet, PointId,
     golden::{CollectionGolden, PointDigest, mean},
-    verdict::{CollectionObservation, Observation, SearchObservation, hits_differ, recall_tolerance},
+    verdict::{
+        CollectionObservation, Observation, SearchObservation, hits_differ, is_same_point, recall_tolerance,
+    },
 };
 
 /// What was recorded of a collection, and what was found.
@@ -72,7 +74,9 @@ fn of(recorded: &CollectionGolden, observed: Option<&CollectionObservation>) -> 
     let Some(observed) = observed else { return fidelity };
     let by_id: BTreeMap<PointId, &PointDigest> =
         observed.sampled.iter().map(|point| (point.id, point)).collect();
-    let equal = recorded.points.iter().filter(|point| by_id.get(&point.id) == Some(point));
+    let equal = recorded.points.iter().filter(|expected| {
+        by_id.get(&expected.id).is_some_and(|actual| is_same_point(&recorded.config, expected, actual))
+    });
     fidelity.sampled.equal = equal.count() as u64;
 
     let (mut before, mut now, mut results) = (Vec::new(), Vec::new(), 0);
@@ -104,7 +108,12 @@ mod tests {
     use crate::golden::{GoldenSearch, Hit};
 
     fn point(id: u64, payload: &str) -> PointDigest {
-        PointDigest { id: PointId::Number(id), payload: payload.to_owned(), vectors: BTreeMap::new() }
+        PointDigest {
+            id: PointId::Number(id),
+            payload: payload.to_owned(),
+            vectors: BTreeMap::new(),
+            sketches: BTreeMap::new(),
+        }
     }
 
     fn golden() -> GoldenSet {
@@ -129,6 +138,7 @@ mod tests {
             changed: Vec::new(),
             searches: vec![search],
             not_searched: None,
+            indexed_vectors: None,
         };
         GoldenSet {
             format_version: 1,
@@ -144,15 +154,19 @@ mod tests {
         let wanted = ["docs".parse().unwrap()].into();
         let hits =
             vec![Hit { id: PointId::Number(1), score: 0.9 }, Hit { id: PointId::Number(2), score: 0.4 }];
+        let sketches = BTreeMap::from([(String::new(), vec![1, 2, 3, 4])]);
         let observed = CollectionObservation {
             points: 2,
             config: json!({}),
             payload_schema: BTreeMap::new(),
-            sampled: vec![point(2, "b"), point(1, "changed")],
+            // An earlier release recorded no sketches.
+            sampled: vec![PointDigest { sketches, ..point(2, "b") }, point(1, "changed")],
             searches: vec![SearchObservation::Answered { hits, recall: Some(0.5) }],
+            indexed_vectors: None,
+            optimizing: false,
         };
-        let observation =
-            Observation { aliases: None, collections: [("docs".parse().unwrap(), observed)].into() };
+        let collections = [("docs".parse().unwrap(), observed)].into();
+        let observation = Observation { collections, ..Observation::default() };
         let [fidelity] = compare(&golden, &observation, &wanted).try_into().unwrap();
         assert_eq!((fidelity.points_expected, fidelity.points), ((2, 3), Some(2)));
         assert_eq!(fidelity.sampled, Tally { of: 2, equal: 1 });

@@ -168,6 +168,7 @@ impl Collection {
         let inner = self.read();
         let shard = inner.shard("Get Info")?;
         let points = len_u64(shard.points.len()).saturating_add(shard.double_counted());
+        let indexed = if faults.not_indexed(&self.name) { 0 } else { indexed_vectors(&inner, shard) };
         let mut schema = Map::new();
         for (field, declared) in &inner.schema {
             schema.insert(field.clone(), index_info(field, declared, shard.points.values()));
@@ -175,7 +176,7 @@ impl Collection {
         Ok(json!({
             "status": self.status(faults),
             "optimizer_status": self.optimizer_status(faults),
-            "indexed_vectors_count": indexed_vectors(&inner, shard),
+            "indexed_vectors_count": indexed,
             "points_count": points,
             "segments_count": 2 * inner.config.shards(),
             "config": inner.config.shown(),

@@ -133,6 +133,8 @@ pub enum Condition {
     SearchSlow(Duration),
     /// Strict mode refuses every search by a vector or a point.
     SearchForbidden,
+    /// No vector of a collection is in an index, and nothing is building one.
+    NotIndexed(String),
     /// From its next start on, the server is in recovery mode: every collection is a dummy, only deletes work.
     RecoveryMode(String),
 }
@@ -237,6 +239,13 @@ impl Faults {
         self.find(|condition| matches!(condition, Condition::Red(red) if red == name).then_some(())).is_some()
     }
 
+    pub(super) fn not_indexed(&self, name: &str) -> bool {
+        let hit = |condition: &Condition| {
+            matches!(condition, Condition::NotIndexed(collection) if collection == name).then_some(())
+        };
+        self.find(hit).is_some()
+    }
+
     pub(super) fn optimizer_error(&self, name: &str) -> Option<String> {
         self.find(|condition| match condition {
             Condition::OptimizerError { collection, message } if collection == name => Some(message.clone()),
@@ -247,6 +256,7 @@ impl Faults {
             | Condition::DiskFull
             | Condition::SearchSlow(_)
             | Condition::SearchForbidden
+            | Condition::NotIndexed(_)
             | Condition::RecoveryMode(_) => None,
         })
     }
@@ -261,6 +271,7 @@ impl Faults {
             | Condition::DiskFull
             | Condition::SearchSlow(_)
             | Condition::SearchForbidden
+            | Condition::NotIndexed(_)
             | Condition::RecoveryMode(_) => None,
         })
     }
@@ -275,6 +286,7 @@ impl Faults {
             | Condition::DiskFull
             | Condition::SearchSlow(_)
             | Condition::SearchForbidden
+            | Condition::NotIndexed(_)
             | Condition::RecoveryMode(_) => None,
         })
     }

@@ -9,6 +9,7 @@ mod damage;
 mod harness;
 mod main_job;
 mod neighbour;
+mod planted;
 mod prune;
 mod publication;
 mod qdrant_faults;
