@@ -7,10 +7,10 @@ mod drill_samples;
 
 fn main() {
     let dir = std::env::args_os().nth(1).expect("the directory to write to");
-    std::fs::create_dir_all(&dir).unwrap();
+    fs_err::create_dir_all(&dir).unwrap();
     for (name, report) in drill_samples::all() {
         let path = std::path::Path::new(&dir).join(format!("{name}.html"));
-        std::fs::write(&path, host_worker::drill::html::render(&report)).unwrap();
+        fs_err::write(&path, host_worker::drill::html::render(&report)).unwrap();
         println!("{}", path.display());
     }
 }

@@ -80,6 +80,7 @@ fn every_command_and_flag_in_the_documents_exists() {
         "verify",
         "list",
         "show",
+        "prune",
         "publish",
         "acknowledge",
         "doctor",
