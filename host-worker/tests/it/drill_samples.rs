@@ -151,10 +151,10 @@ fn different() -> DrillReport {
             "point 4711 is missing; point 12 has another payload",
         ),
         check(
-            Some("<script>alert(1)</script>"),
+            Some("q&a's"),
             Aspect::Presence,
             Outcome::Failed,
-            "the collection is not there",
+            "<script>alert(1)</script>: the collection is not there",
         ),
         check(None, Aspect::Aliases, Outcome::Failed, "`live` is missing"),
     ];
@@ -162,12 +162,13 @@ fn different() -> DrillReport {
         verdict.passed = false;
         verdict.checks.extend(wrong);
     }
+    if let Some(backup) = &mut report.backup {
+        backup.batch = Some("\u{202e}<img src=x onerror=alert(1)>".to_owned());
+    }
     report.collections[1].points = Some(8_120_333);
     report.collections[1].sampled.equal = 254;
     report.collections[1].recall = Some(Recall { recorded: 0.984, found: 0.71, tolerance: 0.06 });
-    report
-        .collections
-        .push(Fidelity { points: None, ..fidelity("<script>alert(1)</script>", 12, (1.0, 0.0)) });
+    report.collections.push(Fidelity { points: None, ..fidelity("q&a's", 12, (1.0, 0.0)) });
     forecast(&mut report);
     report
 }
