@@ -34,6 +34,7 @@ fn golden() -> GoldenSet {
         changed: Vec::new(),
         searches: (0..8).map(|n| search(f64::from(n))).collect(),
         not_searched: None,
+        indexed_vectors: None,
     };
     let backup_id = "20261123T051400Z".parse().unwrap();
     GoldenSet {
