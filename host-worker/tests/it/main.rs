@@ -6,6 +6,8 @@
 )]
 
 mod boot;
+mod drill_report;
+mod drill_samples;
 mod golden;
 mod model;
 mod qdrant;

@@ -88,6 +88,9 @@ struct UpArgs {
     /// Divide waits, time-outs and heartbeats by this
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     divisor: u32,
+    /// Begin where a host was lost: a backup of a corpus is in the bucket, and Qdrant is empty
+    #[arg(long)]
+    lost_host: bool,
     /// Run this `qdrant` program [default: QDRANT_BIN, `qdrant` on the path, Docker, and else the stand-in]
     #[arg(long, value_name = "FILE", conflicts_with = "stand_in")]
     qdrant_bin: Option<PathBuf>,
@@ -156,8 +159,8 @@ fn demo(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 fn up(args: UpArgs) -> anyhow::Result<()> {
-    let UpArgs { keep, port, divisor, qdrant_bin, stand_in } = args;
-    let options = up::Options { keep, port, divisor, binary: qdrant_bin, only_stand_in: stand_in };
+    let UpArgs { keep, port, divisor, lost_host, qdrant_bin, stand_in } = args;
+    let options = up::Options { keep, port, divisor, lost_host, binary: qdrant_bin, only_stand_in: stand_in };
     tokio::runtime::Runtime::new().context("start the runtime")?.block_on(up::run(options))
 }
 

@@ -15,6 +15,7 @@ pub mod events;
 pub mod indexer;
 pub mod instance;
 pub mod lambda;
+pub mod lost_host;
 mod process;
 pub mod qdrant;
 pub mod s3;

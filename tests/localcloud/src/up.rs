@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use crate::{
     cloud::{BUCKET, Cloud, Program},
+    lost_host,
     qdrant::{QdrantOptions, ServerOptions},
     workflow::{INSTANCE, Machine, Workflow, WorkflowOptions},
 };
@@ -21,6 +22,8 @@ pub struct Options {
     pub port: u16,
     /// By what waits, time-outs and heartbeats are divided.
     pub divisor: u32,
+    /// Begin where a host was lost.
+    pub lost_host: bool,
     /// A `qdrant` program.
     pub binary: Option<PathBuf>,
     /// Use the stand-in even where a real server could be had.
@@ -37,7 +40,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         only_stand_in: options.only_stand_in,
         ..Cloud::protected(QdrantOptions::default())
     };
-    let cloud = Cloud::start(dir, program, server.clone()).await?;
+    let mut cloud = Cloud::start(dir, program, server.clone()).await?;
+    if options.lost_host {
+        lost_host::leave_one(&mut cloud, server.clone()).await?;
+    }
     let workflow_options = WorkflowOptions {
         port: options.port,
         divisor: options.divisor,
@@ -46,13 +52,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let workflow = Workflow::start(&cloud, &workflow_options)?;
     workflow.listen(&cloud);
-    print_places(&cloud, &workflow, options.divisor);
+    print_places(&cloud, &workflow, options.divisor)?;
     tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
     println!("\ngoing down");
     Ok(())
 }
 
-fn print_places(cloud: &Cloud, workflow: &Workflow, divisor: u32) {
+fn print_places(cloud: &Cloud, workflow: &Workflow, divisor: u32) -> anyhow::Result<()> {
     let (access_key, secret_key) = cloud.s3.credentials();
     println!("# {}", cloud.qdrant.describe());
     println!(
@@ -63,6 +69,17 @@ fn print_places(cloud: &Cloud, workflow: &Workflow, divisor: u32) {
     println!("export AWS_REGION={0} AWS_DEFAULT_REGION={0}", cloud.s3.region());
     println!("export AWS_ENDPOINT_URL={}", workflow.endpoint());
     println!("export AWS_ENDPOINT_URL_S3={}", cloud.s3.endpoint());
+    // As docs/restore-by-hand.md calls them.
+    let settings = cloud.worker_environment()?;
+    for (name, setting) in [
+        ("BUCKET", "QDRANT_BACKUP_BUCKET"),
+        ("QDRANT", "QDRANT_BACKUP_QDRANT_URL"),
+        ("KEY_FILE", "QDRANT_BACKUP_QDRANT_API_KEY_FILE"),
+        ("SNAPSHOTS_DIR", "QDRANT_BACKUP_SNAPSHOTS_DIR"),
+        ("SNAPSHOTS_DIR_IN_QDRANT", "QDRANT_BACKUP_QDRANT_SNAPSHOTS_PATH"),
+    ] {
+        println!("export {name}='{}'", settings.get(setting).context("a setting of the host")?);
+    }
     println!("# back up now, and look at it:");
     let start = |machine: Machine, input: &str| {
         let arn = workflow.machine(machine);
@@ -83,4 +100,5 @@ fn print_places(cloud: &Cloud, workflow: &Workflow, divisor: u32) {
         "echo '{{\"batch_id\":\"b1\",\"finished_at\":\"2026-01-01T00:00:00Z\"}}' | aws s3 cp - s3://{BUCKET}/{}",
         protocol::key::DEFAULT_SUCCESS_MARKER
     );
+    Ok(())
 }

@@ -139,6 +139,7 @@ mod tests {
             searches: vec![search],
             not_searched: None,
             indexed_vectors: None,
+            indexed_vectors: None,
         };
         GoldenSet {
             format_version: 1,

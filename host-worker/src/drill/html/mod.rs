@@ -218,7 +218,7 @@ fn counts(report: &DrillReport) -> String {
         .collect();
     format!(
         "<section>\n<h2>Points</h2>\n<table>\n<caption>Exact counts, and sampled points whose payload and vectors are equal.</caption>\n\
-         <thead><tr><th scope=\"col\">Collection</th><th scope=\"col\" class=\"number\">Recorded</th><th scope=\"col\" class=\"number\">Found</th><th scope=\"col\" class=\"number\">Equal</th><th scope=\"col\"><span class=\"quiet\">right</span></th></tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</section>\n",
+         <thead><tr><th scope=\"col\">Collection</th><th scope=\"col\" class=\"number\">Recorded</th><th scope=\"col\" class=\"number\">Found</th><th scope=\"col\" class=\"number\">Equal</th><th scope=\"col\"><span class=\"unseen\">right</span></th></tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</section>\n",
         rows.concat()
     )
 }
@@ -243,9 +243,14 @@ fn fidelity(report: &DrillReport) -> String {
     let exact = match searches {
         0 => "No exact search was made.".to_owned(),
         _ => format!(
-            "{} of {} exact searches gave the same ids and scores; no score is further off than {difference:.1e}.",
+            "{} of {} exact searches gave the same ids and scores; {}.",
             count(equal),
-            count(searches)
+            count(searches),
+            if difference > 0.0 {
+                format!("no score is off by more than {difference:.1e}")
+            } else {
+                "every score is the same to the last digit".to_owned()
+            }
         ),
     };
     let mut recalls: Vec<_> = report
@@ -285,8 +290,13 @@ fn trend(report: &DrillReport) -> String {
     };
     let sentence = match report.forecast {
         Forecast::TooEarly { drills } => {
+            let so_far = match drills {
+                0 => "No drill so far has restored anything".to_owned(),
+                1 => "This is the first drill that has restored anything".to_owned(),
+                drills => format!("The {drills} drills so far are too few, or too close together"),
+            };
             format!(
-                "{drills} drills are too few, or too close together, to say when the recovery time will break its target of {target}."
+                "{so_far}: when the recovery time will break its target of {target} cannot be said before three of them cover a fortnight."
             )
         }
         Forecast::Broken => format!("The recovery time is over its target of {target} already."),
@@ -303,7 +313,7 @@ fn trend(report: &DrillReport) -> String {
             )
         }
     };
-    let drawing = if drills.is_empty() { String::new() } else { chart::trend(report, &drills) };
+    let drawing = if drills.len() < 2 { String::new() } else { chart::trend(report, &drills) };
     format!("<section>\n<h2>Trend</h2>\n<p>{sentence}</p>\n{drawing}</section>\n")
 }
 
@@ -339,7 +349,7 @@ fn comparisons(report: &DrillReport) -> String {
         .collect();
     format!(
         "<section>\n<h2>Every comparison</h2>\n<table>\n<caption>{} comparisons; a dash is one that could not be made and says nothing.</caption>\n\
-         <thead><tr><th scope=\"col\"><span class=\"quiet\">right</span></th><th scope=\"col\">Collection</th><th scope=\"col\">Compared</th><th scope=\"col\">Result</th></tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</section>\n",
+         <thead><tr><th scope=\"col\"><span class=\"unseen\">right</span></th><th scope=\"col\">Collection</th><th scope=\"col\">Compared</th><th scope=\"col\">Result</th></tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</section>\n",
         verdict.checks.len(),
         rows.concat()
     )

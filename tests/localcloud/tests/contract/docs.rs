@@ -1,13 +1,13 @@
 //! What the documents promise is so.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{path::Path, process::Command};
 
-use protocol::{FailureKind, marker, point_id};
+use protocol::{marker, point_id};
 
 use crate::{read, root};
 
 /// The text between a heading and the next of the same or a higher level.
-fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+pub(crate) fn section<'a>(document: &'a str, heading: &str) -> &'a str {
     let level = heading.chars().take_while(|c| *c == '#').count();
     let from =
         document.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")) + 1;
@@ -21,28 +21,34 @@ fn section<'a>(document: &'a str, heading: &str) -> &'a str {
     &body[..to]
 }
 
+/// Every document of the repository, by its path from the root: what is not a note of a run or of a fixture.
+fn documents() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![root()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs_err::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !name.starts_with('.') && !["target", "fixtures", "benchmarks"].contains(&name.as_str()) {
+                    dirs.push(path);
+                }
+            } else if name.ends_with(".md") {
+                let text = fs_err::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 15, "only {} documents found", found.len());
+    found
+}
+
 #[test]
 fn the_readme_names_the_two_commands_that_ci_runs() {
     let (readme, ci) = (read("README.md"), read(".ci/run"));
     for command in ["cargo run --release -p localcloud -- demo", "cargo test --workspace"] {
         assert!(readme.contains(command), "README.md does not name `{command}`");
         assert!(ci.contains(command), ".ci/run does not run `{command}`");
-    }
-}
-
-#[test]
-fn the_runbook_has_a_heading_for_every_failure_kind() {
-    let runbook = read("docs/operations.md");
-    for kind in FailureKind::ALL {
-        let text = section(&runbook, &format!("### {kind}"));
-        assert!(text.split_whitespace().count() > 8, "`### {kind}` says nothing");
-        let retried = if kind.is_transient() { "Transient: yes" } else { "Transient: no" };
-        assert!(text.contains(retried), "`### {kind}` does not say `{retried}`");
-    }
-    let headings: BTreeSet<&str> =
-        runbook.lines().filter_map(|line| line.strip_prefix("### ")).filter(|h| !h.contains(' ')).collect();
-    for heading in headings {
-        assert!(heading.parse::<FailureKind>().is_ok(), "`### {heading}` is no failure kind");
     }
 }
 
@@ -74,9 +80,11 @@ fn every_command_and_flag_in_the_documents_exists() {
         "verify",
         "list",
         "show",
+        "prune",
         "publish",
         "acknowledge",
         "doctor",
+        "boot",
         "dispatch",
         "task",
     ];
@@ -87,12 +95,8 @@ fn every_command_and_flag_in_the_documents_exists() {
             "`host-worker --help` does not show {command}"
         );
     }
-    for document in
-        ["README.md", "docs/operations.md", "docs/clients.md", "ARCHITECTURE.md", "state-machines/README.md"]
-    {
-        for line in
-            read(document).split('`').filter(|code| code.starts_with("host-worker ") && !code.contains('→'))
-        {
+    for (document, text) in documents() {
+        for line in text.split('`').filter(|code| code.starts_with("host-worker ") && !code.contains('→')) {
             let mut words = line.split_whitespace().skip(1);
             let command = words.next().unwrap();
             if command.starts_with('-') {
@@ -110,16 +114,8 @@ fn every_command_and_flag_in_the_documents_exists() {
 
 #[test]
 fn files_that_the_documents_name_exist() {
-    for document in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "docs/format.md",
-        "docs/operations.md",
-        "docs/clients.md",
-        "CHANGELOG.md",
-        "state-machines/README.md",
-    ] {
-        for code in read(document).split('`').skip(1).step_by(2) {
+    for (document, text) in documents() {
+        for code in text.split('`').skip(1).step_by(2) {
             let path = code.split_whitespace().next().unwrap_or_default();
             let ours = [
                 "crates/",
@@ -138,6 +134,36 @@ fn files_that_the_documents_name_exist() {
             }
         }
     }
+}
+
+/// How a heading is called in a link, as GitHub does it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    let mut links = 0;
+    for (document, text) in documents() {
+        let dir = Path::new(&document).parent().unwrap().to_owned();
+        let inline = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        let referenced =
+            text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).map(|(_, link)| link);
+        for link in inline.chain(referenced).filter(|link| !link.contains("://")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { root().join(&document) } else { root().join(&dir).join(path) };
+            assert!(target.exists(), "{document} links to `{link}`, which is not there");
+            let has = |text: &str| text.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(
+                heading.is_empty() || has(&fs_err::read_to_string(&target).unwrap()),
+                "{document} links to `{link}`: there is no such heading"
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 20, "only {links} links found");
 }
 
 #[test]

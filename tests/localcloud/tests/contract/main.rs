@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod docs;
+mod runbook;
+mod settings;
 mod workflow;
 mod workspace;
 

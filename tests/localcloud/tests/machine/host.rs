@@ -51,7 +51,7 @@ impl Host {
     /// With these lines in the table `[boot]` and after it.
     pub(crate) fn new(disks: usize, boot: &str) -> Self {
         let dir = TempDir::with_prefix("localcloud-machine-").unwrap();
-        let docker = Engine::start(QdrantOptions::default()).unwrap();
+        let docker = Engine::start(QdrantOptions::default(), None).unwrap();
         let host = Self {
             disks: Disks::new(&dir.path().join("disks"), disks).unwrap(),
             auto_scaling: AutoScaling::start().unwrap(),
