@@ -157,6 +157,10 @@ async fn recorded(seed: u64) -> GoldenSet {
     }
     assert_eq!(collections[0].indexed_vectors, Some(4 * POINTS));
     assert_eq!(collections.iter().map(|of| of.searches.len()).collect::<Vec<_>>(), [32, 8]);
+    // Every other search proves as much in half the time.
+    for of in &mut collections {
+        of.searches = of.searches.iter().step_by(2).cloned().collect();
+    }
     GoldenSet {
         format_version: FORMAT_VERSION,
         backup_id: "20261123T051400Z".parse().unwrap(),
