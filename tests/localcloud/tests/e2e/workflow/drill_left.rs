@@ -139,6 +139,8 @@ async fn the_sweep_takes_what_is_old_and_of_a_drill_and_nothing_else() {
     flow.workflow.events.faults().on("drill-ended-badly").inject(localcloud::events::Effect::Lost);
     let execution = flow.start_drill(&json!({}));
     flow.workflow.ec2.wait_for(BOUND, |all| all.len() == 1).await.unwrap();
+    // An instance is there a moment before its launch is answered and in the log.
+    crate::harness::until(|| flow.workflow.ec2.count(Operation::RunInstances) == 1).await;
     flow.workflow.service().stop_execution(&execution, None, None).unwrap();
     let staging = ("QdrantBackup", "staging");
     let of_drill = ("qdrant-backup:execution", "arn:aws:states:us-east-1:000000000000:execution:x:y");
