@@ -82,7 +82,7 @@ fn the_verdict_comes_first_and_what_is_wrong_before_everything_else() {
         page("passed"),
         &[
             "restores, and is what was recorded.",
-            "Restored and verified in 12 min 4 s, 20 % of the target of 1 h",
+            "Restored and verified in 12 min 4 s, 60% of the target of 20 min",
             "What was restored",
             "What took how long",
             "Points",
