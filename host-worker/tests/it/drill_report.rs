@@ -21,19 +21,15 @@ fn a_report_is_read_as_it_was_written_and_a_later_format_is_refused() {
 fn a_page_needs_nothing_else_and_runs_nothing() {
     for (name, report) in drill_samples::all() {
         let page = render(&report);
-        for forbidden in [
-            "<script",
-            "<link",
-            "<img",
-            "<iframe",
-            " src=",
-            " href=",
-            "url(",
-            "@import",
-            " onload",
-            "javascript:",
-        ] {
+        for forbidden in ["<script", "<link", "<img", "<iframe", "url(", "@import"] {
             assert!(!page.contains(forbidden), "{name}: {forbidden}");
+        }
+        // What is said in words may look like an attribute; what stands in a tag is one.
+        for tag in page.split('<').filter_map(|part| Some(part.split_once('>')?.0)) {
+            for forbidden in [" src=", " href=", " on", "javascript:"] {
+                let attributes = tag.split_once(" aria-label=").map_or(tag, |(before, _)| before);
+                assert!(!attributes.contains(forbidden), "{name}: <{tag}>");
+            }
         }
         assert_eq!(page, render(&report), "{name}: it is not the same twice");
     }
@@ -82,7 +78,7 @@ fn the_verdict_comes_first_and_what_is_wrong_before_everything_else() {
         page("passed"),
         &[
             "restores, and is what was recorded.",
-            "Restored and verified in 12 min 4 s, 20 % of the target of 1 h",
+            "Restored and verified in 12 min 4 s, 60% of the target of 20 min",
             "What was restored",
             "What took how long",
             "Points",

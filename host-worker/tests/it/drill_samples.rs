@@ -12,6 +12,8 @@ use protocol::{
 };
 
 const GIB: u64 = 1 << 30;
+/// A name with whatever a name may hold and markup may not.
+const MISSING: &str = "R&D 'notes' {x} &amp; é";
 
 /// Name and report.
 pub(crate) fn all() -> Vec<(&'static str, DrillReport)> {
@@ -122,7 +124,7 @@ pub(crate) fn passed() -> DrillReport {
         verdict: Some(Verdict { passed: true, checks }),
         collections,
         warm_up: Some("warm after 58.8 s".to_owned()),
-        recovery_time: Measured { seconds, target_seconds: 3_600.0 },
+        recovery_time: Measured { seconds, target_seconds: 1_200.0 },
         recovery_point: Some(Measured { seconds: 17_112.0, target_seconds: 86_400.0 }),
         earlier: earlier(),
         forecast: trend::Forecast::Broken,
@@ -150,13 +152,13 @@ fn different() -> DrillReport {
             Outcome::Failed,
             "point 4711 is missing; point 12 has another payload",
         ),
+        check(Some(MISSING), Aspect::Presence, Outcome::Failed, "the collection is not there"),
         check(
-            Some("q&a's"),
-            Aspect::Presence,
+            None,
+            Aspect::Aliases,
             Outcome::Failed,
-            "<script>alert(1)</script>: the collection is not there",
+            "`live` is missing; `<script>alert(1)</script>` is new",
         ),
-        check(None, Aspect::Aliases, Outcome::Failed, "`live` is missing"),
     ];
     if let Some(verdict) = &mut report.verdict {
         verdict.passed = false;
@@ -168,12 +170,21 @@ fn different() -> DrillReport {
     report.collections[1].points = Some(8_120_333);
     report.collections[1].sampled.equal = 254;
     report.collections[1].recall = Some(Recall { recorded: 0.984, found: 0.71, tolerance: 0.06 });
-    report.collections.push(Fidelity { points: None, ..fidelity("q&a's", 12, (1.0, 0.0)) });
+    report.collections.push(Fidelity {
+        points: None,
+        sampled: Tally { of: 256, equal: 0 },
+        searches: Tally::default(),
+        score_difference: None,
+        recall: None,
+        ..fidelity(MISSING, 12, (1.0, 0.0))
+    });
     forecast(&mut report);
     report
 }
 
 fn failed() -> DrillReport {
+    let timeline: Vec<PhaseTiming> = passed().timeline.into_iter().take(3).collect();
+    let seconds = timeline.iter().map(|timing| timing.seconds).sum();
     DrillReport {
         outcome: DrillOutcome::Failed {
             kind: protocol::FailureKind::ArchiveCorrupt,
@@ -183,7 +194,8 @@ fn failed() -> DrillReport {
         verdict: None,
         collections: Vec::new(),
         warm_up: None,
-        timeline: passed().timeline.into_iter().take(3).collect(),
+        timeline,
+        recovery_time: Measured { seconds, target_seconds: 1_200.0 },
         ..passed()
     }
 }

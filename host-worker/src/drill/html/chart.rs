@@ -86,7 +86,7 @@ pub(super) fn recall(collections: &[(&str, Recall)]) -> String {
              <line class=\"axis\" x1=\"6\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
              <rect class=\"band\" x=\"{low:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"8\" rx=\"4\"/>\
              <line class=\"tick\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
-             <circle class=\"{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"5\"/>",
+             {}",
             y + 13.0,
             Text(&shortened(name)),
             y + 13.0,
@@ -99,9 +99,7 @@ pub(super) fn recall(collections: &[(&str, Recall)]) -> String {
             at(*recorded),
             y + 19.0,
             y + 31.0,
-            if fits { "found" } else { "lost" },
-            at(*found),
-            y + 25.0,
+            mark(fits, at(*found), y + 25.0),
         );
     }
     let y = collections.len() as f64 * (ROW + 4.0) + 12.0;
@@ -110,6 +108,15 @@ pub(super) fn recall(collections: &[(&str, Recall)]) -> String {
         "<text class=\"dim\" x=\"0\" y=\"{y:.1}\">{begin:.1}</text><text class=\"dim\" x=\"{WIDTH}\" y=\"{y:.1}\" text-anchor=\"end\">1.0</text>"
     );
     image(y + 4.0, &format!("recall of {} collections", collections.len()), &body)
+}
+
+/// Not by colour alone: what is right is round, what is wrong has corners.
+fn mark(right: bool, x: f64, y: f64) -> String {
+    if right {
+        format!("<circle class=\"found\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>")
+    } else {
+        format!("<rect class=\"lost\" x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"/>", x - 4.5, y - 4.5)
+    }
 }
 
 /// A collection's name has up to 255 characters; the tables show them all.
@@ -162,18 +169,7 @@ pub(super) fn trend(report: &DrillReport, drills: &[Earlier]) -> String {
         );
     }
     for drill in drills {
-        let (x, y) = (x(drill.started_at), y(drill.seconds));
-        // Not by colour alone: what passed is round.
-        let _ = if drill.passed {
-            write!(body, "<circle class=\"found\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>")
-        } else {
-            write!(
-                body,
-                "<rect class=\"lost\" x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"/>",
-                x - 4.5,
-                y - 4.5
-            )
-        };
+        body.push_str(&mark(drill.passed, x(drill.started_at), y(drill.seconds)));
     }
     let _ = write!(
         body,

@@ -8,7 +8,7 @@ mod text;
 use std::fmt::Write as _;
 
 use protocol::{
-    DrillReport,
+    CollectionName, DrillReport,
     drill::{DrillOutcome, Earlier, Forecast, Measured, Restored},
     verdict::{self, Check},
 };
@@ -19,6 +19,8 @@ use crate::config::ByteSize;
 const STYLE: &str = include_str!("style.css");
 /// As many recalls are drawn: those that fell furthest.
 const DRAWN: usize = 40;
+/// What is compared of no collection.
+const ALIASES: &str = "Aliases of all collections";
 
 /// The page.
 pub fn render(report: &DrillReport) -> String {
@@ -86,8 +88,8 @@ fn headline(report: &DrillReport) -> String {
 fn percent(part: f64, whole: f64) -> String {
     match part / whole * 100.0 {
         share if !share.is_finite() => "no part".to_owned(),
-        share if share < 1.0 => "less than 1 %".to_owned(),
-        share => format!("{share:.0} %"),
+        share if share < 1.0 => "less than 1%".to_owned(),
+        share => format!("{share:.0}%"),
     }
 }
 
@@ -99,13 +101,15 @@ fn wrong(report: &DrillReport) -> impl Iterator<Item = &Check> {
 fn failures(report: &DrillReport) -> String {
     let mut items: Vec<String> = wrong(report)
         .map(|check| {
-            let subject = check.collection.as_ref().map_or_else(|| "aliases".to_owned(), ToString::to_string);
-            format!(
-                "<li><strong>{}</strong> – {}: {}</li>\n",
-                Text(&subject),
-                check.aspect.name(),
-                Text(&check.detail)
-            )
+            let detail = Text(&check.detail);
+            match &check.collection {
+                Some(name) => format!(
+                    "<li><strong>{}</strong> – {}: {detail}</li>\n",
+                    Text(name.as_str()),
+                    check.aspect.name()
+                ),
+                None => format!("<li><strong>{ALIASES}</strong> – {detail}</li>\n"),
+            }
         })
         .collect();
     if let DrillOutcome::Failed { kind, message, hint } = &report.outcome {
@@ -132,12 +136,28 @@ fn figures(report: &DrillReport) -> String {
     let kept =
         |measured: Measured| if measured.kept() { "The target is kept." } else { "The target is broken." };
     let time = report.recovery_time;
-    figure(
-        "Recovery time",
-        duration(time.seconds),
-        chart::against_target("recovery time", time),
-        format!("{} From the beginning of the drill to restored and verified{}.", kept(time), warm(report)),
-    );
+    let (name, words) = match &report.outcome {
+        DrillOutcome::Passed => (
+            "Recovery time",
+            format!(
+                "{} From the beginning of the drill to restored and verified{}.",
+                kept(time),
+                warm(report)
+            ),
+        ),
+        DrillOutcome::Different => (
+            "Recovery time",
+            format!(
+                "{} From the beginning of the drill to compared; what came out is not what was recorded.",
+                kept(time)
+            ),
+        ),
+        DrillOutcome::Failed { .. } => (
+            "Time to the failure",
+            "Nothing was recovered in it, so it says nothing about the target.".to_owned(),
+        ),
+    };
+    figure(name, duration(time.seconds), chart::against_target(name, time), words);
     if let Some(point) = report.recovery_point {
         figure(
             "Recovery point",
@@ -164,7 +184,9 @@ fn origin(report: &DrillReport) -> String {
     let batch =
         backup.batch.as_deref().map_or_else(|| "none recorded".to_owned(), |batch| Text(batch).to_string());
     let into = report.qdrant.as_deref().unwrap_or("none");
-    let rows = [
+    let failed = matches!(report.outcome, DrillOutcome::Failed { .. });
+    let title = if failed { "What was to be restored" } else { "What was restored" };
+    let mut rows = vec![
         ("What", format!("{published}, made {}", moment(backup.created_at))),
         ("From", format!("<code>s3://{}/{}</code>", Text(&backup.bucket), Text(&backup.key))),
         (
@@ -175,11 +197,16 @@ fn origin(report: &DrillReport) -> String {
                 ByteSize(backup.size_bytes)
             ),
         ),
-        ("Content", format!("{} points in {} collections", count(points), report.collections.len())),
         ("Qdrant", format!("taken from {}, restored into {}", Text(&backup.qdrant), Text(into))),
         ("Batch", batch),
     ];
-    format!("<section>\n<h2>What was restored</h2>\n{}</section>\n", list(&rows))
+    if !report.collections.is_empty() {
+        rows.push((
+            "Content",
+            format!("{} points in {} collections", count(points), report.collections.len()),
+        ));
+    }
+    format!("<section>\n<h2>{title}</h2>\n{}</section>\n", list(&rows))
 }
 
 fn list(rows: &[(&str, String)]) -> String {
@@ -217,7 +244,7 @@ fn counts(report: &DrillReport) -> String {
         })
         .collect();
     format!(
-        "<section>\n<h2>Points</h2>\n<table>\n<caption>Exact counts, and sampled points whose payload and vectors are equal.</caption>\n\
+        "<section>\n<h2>Points</h2>\n<table class=\"points\">\n<caption>Exact counts, and sampled points whose payload and vectors are equal.</caption>\n\
          <thead><tr><th scope=\"col\">Collection</th><th scope=\"col\" class=\"number\">Recorded</th><th scope=\"col\" class=\"number\">Found</th><th scope=\"col\" class=\"number\">Equal</th><th scope=\"col\"><span class=\"unseen\">right</span></th></tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</section>\n",
         rows.concat()
     )
@@ -270,7 +297,7 @@ fn fidelity(report: &DrillReport) -> String {
             String::new()
         };
         format!(
-            "<p class=\"quiet\">The recall of normal searches: the line is what was recorded, the dot what was found, the band what is tolerated.{rest}</p>\n{}",
+            "<p class=\"quiet\">The recall of normal searches: the line is what was recorded, the dot what was found, the band what is tolerated; a square lies below it.{rest}</p>\n{}",
             chart::recall(&recalls)
         )
     };
@@ -326,32 +353,42 @@ fn whole(number: f64) -> u64 {
     number as u64
 }
 
+/// Every comparison, those of one collection together: a name may be long, and is written once.
 fn comparisons(report: &DrillReport) -> String {
     let Some(verdict) = &report.verdict else { return String::new() };
-    let rows: Vec<String> = verdict
-        .checks
+    let mut groups: Vec<(Option<&CollectionName>, String)> = Vec::new();
+    for check in &verdict.checks {
+        let outcome = match check.outcome {
+            verdict::Outcome::Passed => mark(true),
+            verdict::Outcome::Failed => mark(false),
+            verdict::Outcome::Skipped => "<span class=\"quiet\" title=\"not made\">–</span>",
+        };
+        let row = format!(
+            "<tr><td>{outcome}</td><td>{}</td><td>{}</td></tr>\n",
+            check.aspect.name(),
+            Text(&check.detail)
+        );
+        let subject = check.collection.as_ref();
+        match groups.iter_mut().find(|(group, _)| *group == subject) {
+            Some((_, rows)) => rows.push_str(&row),
+            None => groups.push((subject, row)),
+        }
+    }
+    let bodies: Vec<String> = groups
         .iter()
-        .map(|check| {
-            let outcome = match check.outcome {
-                verdict::Outcome::Passed => mark(true),
-                verdict::Outcome::Failed => mark(false),
-                verdict::Outcome::Skipped => "<span class=\"quiet\">–</span>",
-            };
-            let subject =
-                check.collection.as_ref().map_or_else(|| "(aliases)".to_owned(), ToString::to_string);
+        .map(|(subject, rows)| {
+            let subject = subject.map_or(ALIASES, CollectionName::as_str);
             format!(
-                "<tr><td>{outcome}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
-                Text(&subject),
-                check.aspect.name(),
-                Text(&check.detail)
+                "<tbody>\n<tr><th colspan=\"3\" scope=\"rowgroup\">{}</th></tr>\n{rows}</tbody>\n",
+                Text(subject)
             )
         })
         .collect();
     format!(
-        "<section>\n<h2>Every comparison</h2>\n<table>\n<caption>{} comparisons; a dash is one that could not be made and says nothing.</caption>\n\
-         <thead><tr><th scope=\"col\"><span class=\"unseen\">right</span></th><th scope=\"col\">Collection</th><th scope=\"col\">Compared</th><th scope=\"col\">Result</th></tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</section>\n",
+        "<section>\n<h2>Every comparison</h2>\n<table class=\"comparisons\">\n<caption>{} comparisons; a dash is one that could not be made and says nothing.</caption>\n\
+         <thead><tr><th scope=\"col\"><span class=\"unseen\">right</span></th><th scope=\"col\">Compared</th><th scope=\"col\">Result</th></tr></thead>\n{}</table>\n</section>\n",
         verdict.checks.len(),
-        rows.concat()
+        bodies.concat()
     )
 }
 
