@@ -5,7 +5,7 @@
 //! With the marker on the disk, a boot begins at the address and restores nothing ([`sequence`] decides, and says why that is safe).
 //!
 //! Each step is on the disk before it begins ([`record`]), and may be repeated: a boot that was interrupted goes on from what is there.
-//! A boot that cannot go on *holds* ([`hold`]): the machine stays up and serves nobody, the group is told that somebody is at work, and the log and the
+//! A boot that cannot go on *holds* (module `hold`): the machine stays up and serves nobody, the group is told that somebody is at work, and the log and the
 //! record say why. It looks again where looking can help, and waits for a person where not.
 
 mod choose;

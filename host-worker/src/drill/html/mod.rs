@@ -1,6 +1,6 @@
 //! The report for people: one page that needs nothing else, for a desk, a phone and paper. The verdict comes first, then why it can be believed.
 //!
-//! The page is a function of the report alone. Nothing in it is markup that came from outside ([`text::Text`]), there is no script, and nothing is fetched.
+//! The page is a function of the report alone. Nothing in it is markup that came from outside (`text::Text`), there is no script, and nothing is fetched.
 
 mod chart;
 mod text;

@@ -4,6 +4,7 @@ mod decisions;
 mod drill;
 mod drill_hosts;
 mod drill_left;
+mod drill_report;
 mod drilling;
 mod harness;
 mod lambda_faults;
