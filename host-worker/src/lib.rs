@@ -108,7 +108,7 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
             }
             Command::Publish(args) => done(&catalogue::publish(&open().await?, args).await?, cli.json),
             Command::Prune(args) => {
-                let pruned = prune::prune(&open().await?, args, now).await?;
+                let pruned = prune::prune(&open().await?, args).await?;
                 judged(&pruned, pruned.complete(), FailureKind::StoreUnavailable, cli.json)
             }
             Command::Acknowledge => done(&origin::acknowledge(&open().await?)?, cli.json),

@@ -24,7 +24,7 @@ use crate::{
 /// What became of everything that is in the bucket.
 #[derive(Debug, Serialize)]
 pub struct Pruned {
-    /// When it was looked at.
+    /// When it was looked at, by the store's clock.
     pub at: Timestamp,
     /// Whether anything was to be removed, or only shown.
     pub applied: bool,
@@ -77,7 +77,7 @@ impl Pruned {
 }
 
 /// Removes what no rule and no reason of safety keeps; without `--apply` it only says what that is.
-pub async fn prune(session: &Session, args: &PruneArgs, now: Timestamp) -> Result<Pruned, Error> {
+pub async fn prune(session: &Session, args: &PruneArgs) -> Result<Pruned, Error> {
     let rules = args.rules();
     if rules.is_empty() {
         return Err(Error::Request {
@@ -101,6 +101,12 @@ pub async fn prune(session: &Session, args: &PruneArgs, now: Timestamp) -> Resul
             });
         }
     };
+    if !listing.proofs_known {
+        let why = "not all proofs can be read, and the newest proved backup must stay".to_owned();
+        return Err(Error::NotPruned { why });
+    }
+    // Retention is about days: the store's clock is nobody's laptop.
+    let now = session.unless_cancelled(session.catalog.now()).await??;
     let candidates: Vec<Candidate> = listing.entries.iter().map(candidate).collect();
     let host = origin.and_then(|origin| origin.backup_id);
     let mut kept = retention::decide(&rules, &candidates, published, host, now);

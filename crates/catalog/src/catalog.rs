@@ -59,6 +59,11 @@ impl<S: ObjectStore> Catalog<S> {
         &self.layout
     }
 
+    /// The time by the store's own clock.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.store.now().await?)
+    }
+
     /// The pointer; `None` only when the store says that there is none.
     pub async fn pointer(&self) -> Result<Option<Pointer>, Error> {
         self.store.get(key::POINTER, None).await?.map(read_pointer).transpose()

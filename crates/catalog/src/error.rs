@@ -286,7 +286,7 @@ impl Error {
                 "its own manifest is stored and the pointer has not moved; if this is what you want: `host-worker publish --backup ID --force`, and `host-worker acknowledge` on a degraded host"
                     .to_owned(),
             ),
-            Self::NamedMeanwhile { .. } => Some("nothing of it is lost but its own manifest at the most, which the pointer repeats; look at `host-worker list` before pruning again".to_owned()),
+            Self::NamedMeanwhile { .. } => Some("nothing of it was removed; look at `host-worker list` before pruning again".to_owned()),
             Self::SideFileTooLarge { .. } | Self::ProofUnwritable { .. } => None,
             Self::MarkerInvalid { .. } => Some("docs/clients.md says how the indexing job writes it".to_owned()),
         }

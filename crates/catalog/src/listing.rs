@@ -20,6 +20,8 @@ pub struct Listing {
     pub pointer: PointerState,
     /// One entry per immutable manifest, newest first.
     pub entries: Vec<Entry>,
+    /// Whether every proof was read. Where not, an entry without one may be proved all the same.
+    pub proofs_known: bool,
 }
 
 /// What the pointer says, for a reader who wants to see the rest in any case.
@@ -80,7 +82,7 @@ impl<S: ObjectStore> Catalog<S> {
             PointerState::Absent | PointerState::Unreadable(_) => None,
         };
         let stored = self.stored_manifests().await?;
-        let mut proofs = self.proofs_of_all().await?;
+        let (mut proofs, proofs_known) = self.proofs_of_all().await?;
         let read = |(backup_id, stored_at): (BackupId, Timestamp)| async move {
             (backup_id, stored_at, self.manifest(backup_id).await)
         };
@@ -97,7 +99,7 @@ impl<S: ObjectStore> Catalog<S> {
             })
             .collect()
             .await;
-        Ok(Listing { pointer, entries })
+        Ok(Listing { pointer, entries, proofs_known })
     }
 
     /// The backups that have an immutable manifest, newest first, and when each was stored.
@@ -113,20 +115,26 @@ impl<S: ObjectStore> Catalog<S> {
         Ok(stored)
     }
 
-    async fn proofs_of_all(&self) -> Result<BTreeMap<BackupId, Vec<Proof>>, Error> {
+    /// What can be read of the proofs, and whether that is all.
+    async fn proofs_of_all(&self) -> Result<(BTreeMap<BackupId, Vec<Proof>>, bool), Error> {
         let mut by_backup: BTreeMap<BackupId, Vec<Proof>> = BTreeMap::new();
-        for proof in self.readable_proofs().await? {
+        let (proofs, all) = self.readable_proofs().await?;
+        for proof in proofs {
             by_backup.entry(proof.backup_id).or_default().push(proof);
         }
-        Ok(by_backup)
+        Ok((by_backup, all))
     }
 
     /// Every proof; none where these credentials may not read proofs, which is no reason to hide the backups.
-    async fn readable_proofs(&self) -> Result<Vec<Proof>, Error> {
+    async fn readable_proofs(&self) -> Result<(Vec<Proof>, bool), Error> {
         let read = async {
             let listed = self.store.list(key::PROOFS).await?;
             let keys = listed.into_iter().map(|object| object.key);
-            self.read_proofs(keys.filter(|key| key::parse_proof(key).is_some()).collect()).await
+            let keys: Vec<String> = keys.filter(|key| key::parse_proof(key).is_some()).collect();
+            let stored = keys.len();
+            let proofs = self.read_proofs(keys).await?;
+            let all = proofs.len() == stored;
+            Ok((proofs, all))
         };
         match read.await {
             Err(Error::Store(error @ StoreError::Denied { .. })) => {
@@ -134,7 +142,7 @@ impl<S: ObjectStore> Catalog<S> {
                     error = chain(&error),
                     "the proofs cannot be read; backups are listed without them"
                 );
-                Ok(Vec::new())
+                Ok((Vec::new(), false))
             }
             read => read,
         }

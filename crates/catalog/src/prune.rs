@@ -79,10 +79,17 @@ impl<S: Deletion> Catalog<S> {
     pub async fn remove(&self, manifest: &Manifest) -> Result<Removed, Error> {
         let backup = manifest.backup_id;
         self.require_unnamed(backup).await?;
-        self.store.delete(&key::manifest(backup)).await?;
+        let own = key::manifest(backup);
+        let bytes = self.store.get(&own, None).await?.map(|object| object.bytes);
+        self.store.delete(&own).await?;
         let mut removed = Removed { objects: 1, bytes: 0 };
-        // A pointer that moved here between the two calls has its own copy of the manifest, and needs the data.
-        self.require_unnamed(backup).await?;
+        if let Err(error) = self.require_unnamed(backup).await {
+            // Named between the two looks, or out of sight: what was taken is put back, and the data was not touched.
+            if let Some(bytes) = bytes {
+                self.put_once(&own, bytes, |_| false).await?;
+            }
+            return Err(error);
+        }
         let proofs = self.store.list(&key::proofs(backup)).await?;
         let mine = self.store.list(&manifest.key.beginning()).await?;
         let mine =

@@ -114,16 +114,24 @@ pub fn decide(
         .filter(|candidate| candidate.content.is_some_and(|content| !content.partial))
         .collect();
     whole.sort_by_key(|candidate| std::cmp::Reverse(candidate.backup));
+    let is_trusted = |candidate: &Candidate| candidate.content.is_some_and(|content| !content.degraded);
+    // A host whose published backup does not come back takes an older proved one, of a degraded host only where there is no other.
     for level in [ProofLevel::ReRead, ProofLevel::Searched] {
-        let proved = |candidate: &&&Candidate| candidate.proved >= Some(level);
-        if let Some(newest) = whole.iter().find(proved) {
-            keep(newest.backup, Reason::NewestProved(level));
+        for (older, trusted) in [(false, false), (false, true), (true, false), (true, true)] {
+            let fits = |candidate: &&&Candidate| {
+                candidate.proved >= Some(level)
+                    && (!older || candidate.backup < published)
+                    && (!trusted || is_trusted(candidate))
+            };
+            if let Some(newest) = whole.iter().find(fits) {
+                keep(newest.backup, Reason::NewestProved(level));
+            }
         }
     }
-    // What a degraded host has backed up does not push out what came before.
+    // What a degraded host has backed up does not push out what came before, nor does what is not published yet.
     let trusted: Vec<BackupId> = whole
         .iter()
-        .filter(|candidate| candidate.content.is_some_and(|content| !content.degraded))
+        .filter(|candidate| is_trusted(candidate) && candidate.backup <= published)
         .map(|candidate| candidate.backup)
         .collect();
     for backup in trusted.iter().take(rules.last) {
@@ -232,6 +240,30 @@ mod tests {
     }
 
     #[test]
+    fn an_older_proved_backup_stays_behind_what_is_newer_or_of_a_degraded_host() {
+        let proved = |text: &str, degraded| Candidate {
+            proved: Some(ProofLevel::Searched),
+            content: Some(Content { partial: false, degraded }),
+            ..at(text)
+        };
+        let newer = proved("20261128T120000Z", false);
+        let of_degraded = proved("20261126T120000Z", true);
+        let candidates = [
+            newer,
+            at("20261127T120000Z"),
+            of_degraded,
+            proved("20261125T120000Z", false),
+            proved("20261124T120000Z", false),
+        ];
+        let now = "2026-11-28T13:00:00Z".parse().unwrap();
+        let decided =
+            decide(&Rules { last: 1, ..Rules::default() }, &candidates, id("20261127T120000Z"), None, now);
+        let gone: Vec<String> =
+            decided.iter().filter(|(_, why)| why.is_empty()).map(|(backup, _)| backup.to_string()).collect();
+        assert_eq!(gone, ["20261124T120000Z"]);
+    }
+
+    #[test]
     fn a_gap_is_no_period() {
         let sparse = [at("20261128T120000Z"), at("20260101T120000Z"), at("20250101T120000Z")];
         let rules = Rules { daily: 2, ..Rules::default() };
@@ -261,8 +293,8 @@ mod tests {
         let decided =
             decide(&Rules { last: 1, ..Rules::default() }, &candidates, id("20261127T120000Z"), host, now);
         let why = |text: &str| decided[&id(text)].iter().cloned().collect::<Vec<_>>();
-        assert_eq!(why("20261128T120000Z"), [Reason::NewerThanPublished, Reason::Last]);
-        assert_eq!(why("20261127T120000Z"), [Reason::Published]);
+        assert_eq!(why("20261128T120000Z"), [Reason::NewerThanPublished]);
+        assert_eq!(why("20261127T120000Z"), [Reason::Published, Reason::Last]);
         assert_eq!(why("20261126T120000Z"), [Reason::NewestProved(ProofLevel::ReRead)]);
         assert_eq!(why("20261125T120000Z"), [Reason::NewestProved(ProofLevel::Searched)]);
         assert_eq!(why("20261124T120000Z"), []);

@@ -73,6 +73,7 @@ async fn a_rollback_in_between_keeps_the_data() {
             catalog.check_object(&manifest(1), None).await.unwrap();
         }
         let named = catalog.pointer().await.unwrap().unwrap().manifest;
+        assert_eq!(catalog.manifest(named.backup_id).await.unwrap().key, named.key, "after {calls} calls");
         catalog
             .check_object(&named, None)
             .await
