@@ -6,7 +6,7 @@ use protocol::{BackupId, Manifest};
 use crate::{cli::Selection, error::Error, session::Session};
 
 /// A backup, and why it is this one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chosen {
     pub(crate) manifest: Manifest,
     /// For a person.

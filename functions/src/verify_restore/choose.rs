@@ -1,6 +1,6 @@
 //! Which backup a drill restores. Later states are given the answer, so that a retry never asks the pointer anew.
 
-use catalog::{Catalog, Entry, ObjectStore, Selector};
+use catalog::{Catalog, Entry, Listing, ObjectStore, PointerState, Selector};
 use jiff::{SignedDuration, Timestamp};
 use protocol::{BackupId, ExecutionName, Manifest, ProofLevel};
 use serde::Serialize;
@@ -60,8 +60,13 @@ async fn drawn<S: ObjectStore>(
     execution: &ExecutionName,
     now: Timestamp,
 ) -> Result<(Selector, String), Error> {
-    let entries = catalog.list().await?.entries;
-    let lots = entries.iter().filter(|entry| is_candidate(entry)).map(|entry| {
+    let Listing { pointer, entries, .. } = catalog.list().await?;
+    // What is newer than the published one was held back, or taken back, for a reason.
+    let is_older = |entry: &&Entry| match pointer {
+        PointerState::Names(published) => entry.backup_id < published,
+        PointerState::Absent | PointerState::Unreadable(_) => true,
+    };
+    let lots = entries.iter().filter(is_older).filter(|entry| is_candidate(entry)).map(|entry| {
         let unproved = Unproved::of(entry, now);
         (lot(execution, entry.backup_id, unproved.weight()), entry.backup_id, unproved)
     });

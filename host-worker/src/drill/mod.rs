@@ -24,7 +24,8 @@ use crate::{
     lock::HostLock,
     output::on_one_line,
     progress::Phases,
-    restore,
+    restore::{self, JournalAfterwards},
+    select,
     session::Session,
     verify,
 };
@@ -41,6 +42,7 @@ struct Findings {
     fidelity: Vec<Fidelity>,
     qdrant: Option<String>,
     warm_up: Option<WarmUp>,
+    resumed: bool,
     timeline: Vec<PhaseTiming>,
 }
 
@@ -61,9 +63,8 @@ pub(crate) async fn drill(
     let report = report(session, envelope, started_at, &findings, ended.as_ref().err()).await;
     let stored = store(session, &report).await;
     ended?;
-    if let (true, Some(verdict)) = (report.passed(), &findings.verdict) {
-        let level = proved(verdict, &report);
-        verify::store_proof(session, envelope.task.backup, level, Timestamp::now()).await;
+    if report.passed() {
+        verify::store_proof(session, envelope.task.backup, proved(&report), Timestamp::now()).await;
     }
     let verdict = findings.verdict.unwrap_or(Verdict { passed: false, checks: Vec::new() });
     Ok(Drilled {
@@ -86,7 +87,9 @@ async fn restored(
 ) -> Result<(), Error> {
     let pointer = session.unless_cancelled(session.catalog.pointer()).await??;
     findings.published = pointer.map(|pointer| pointer.manifest.backup_id);
-    let manifest = session.unless_cancelled(session.catalog.manifest(envelope.task.backup)).await??;
+    let why = "the drill is of it".to_owned();
+    let chosen = session.unless_cancelled(select::by_id(session, envelope.task.backup, why)).await??;
+    let manifest = chosen.manifest.clone();
     findings.manifest = Some(manifest.clone());
     let staged = qdrant::started(session, &manifest, phases).await?;
     let session = staged.as_ref().unwrap_or(session);
@@ -96,15 +99,28 @@ async fn restored(
         collections: envelope.collections.clone(),
         suffix: None,
         switch_alias: false,
-        replace: false,
+        // What is in the way on a host of its own, and is not what an earlier attempt made whole, is what it made in half.
+        replace: staged.is_some(),
         fallback: false,
         unproved: false,
         concurrency: None,
         bandwidth_limit: None,
         nice: 0,
     };
-    let (verdict, fidelity) = match restore::restore_under(lock, session, &args, phases).await {
-        Ok(done) => (done.verdict, done.fidelity),
+    // The journal stays: until the state machine has the answer, an attempt after this one may have to find the work done.
+    let restore = async |chosen, phases: &mut Phases| {
+        restore::restore_chosen(lock, session, &args, chosen, JournalAfterwards::Stays, phases).await
+    };
+    let restored = match restore(chosen.clone(), phases).await {
+        // That Qdrant did not finish says nothing about the backup.
+        Err(Error::HalfInTheWay { .. }) if staged.is_some() => restore(chosen, phases).await,
+        restored => restored,
+    };
+    let (verdict, fidelity) = match restored {
+        Ok(done) => {
+            findings.resumed = done.resumed;
+            (done.verdict, done.fidelity)
+        }
         Err(Error::NotAsRecorded { verdict, fidelity, .. }) => (*verdict, fidelity),
         Err(error) => return Err(error),
     };
@@ -123,7 +139,7 @@ async fn report(
     findings: &Findings,
     error: Option<&Error>,
 ) -> DrillReport {
-    let Findings { manifest, published, verdict, fidelity, qdrant, warm_up, timeline } = findings;
+    let Findings { manifest, published, verdict, fidelity, qdrant, warm_up, resumed, timeline } = findings;
     let targets = session.config.targets();
     let backup_id = envelope.task.backup;
     let outcome = match (error, verdict) {
@@ -144,6 +160,7 @@ async fn report(
             .as_ref()
             .map(|manifest| Restored::of(manifest, session.catalog.bucket(), *published == Some(backup_id))),
         timeline: timeline.clone(),
+        resumed: *resumed,
         verdict: verdict.clone(),
         collections: fidelity.clone(),
         warm_up: warm_up.as_ref().map(ToString::to_string),
@@ -191,15 +208,13 @@ async fn store(session: &Session, report: &DrillReport) -> Option<String> {
 }
 
 /// How far a drill that passed proves its backup.
-fn proved(verdict: &Verdict, report: &DrillReport) -> ProofLevel {
-    let points_and_searches = [protocol::verdict::Aspect::Points, protocol::verdict::Aspect::ExactSearch];
-    // What could not be looked at, as searches that strict mode forbids, is not proved.
-    let all_looked_at = verdict
-        .checks
-        .iter()
-        .filter(|check| points_and_searches.contains(&check.aspect))
-        .all(|check| check.outcome == protocol::verdict::Outcome::Passed);
-    match (all_looked_at, report.recovery_time.kept()) {
+fn proved(report: &DrillReport) -> ProofLevel {
+    // What could not be looked at, as searches that strict mode forbids, is not proved. An empty collection has nothing to look at.
+    let looked_at = |collection: &Fidelity| {
+        collection.points_expected == (0, 0)
+            || (collection.sampled.of > 0 && collection.searches.of > 0 && collection.not_searched == 0)
+    };
+    match (report.collections.iter().all(looked_at), report.recovery_time.kept() && !report.resumed) {
         (false, _) => ProofLevel::Counted,
         (true, false) => ProofLevel::Searched,
         (true, true) => ProofLevel::FastEnough,

@@ -43,7 +43,10 @@ pub(super) async fn started(
     let image = Image::new(&boot.image)?.at(version)?;
     let launch = Launch { image: image.name().to_owned(), address: LOOPBACK };
     let machine = Machine::of(config, !config.has_systemd()).await?;
-    machine.start(&launch).await?;
+    // One that an earlier attempt has started may be recovering what this one goes on with.
+    if machine.running().await?.as_ref() != Some(&launch) {
+        machine.start(&launch).await?;
+    }
     let session = Session::open(config.with_qdrant_at(LOOPBACK)?, session.cancel.clone()).await?;
     let (client, since) = (session.qdrant()?, Instant::now());
     loop {

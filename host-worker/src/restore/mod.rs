@@ -63,6 +63,8 @@ pub struct RestoreResult {
     pub bytes: u64,
     /// How many of them an earlier run of the same restore had brought here already.
     pub kept_bytes: u64,
+    /// Whether an earlier run of the same restore had done a part of it, so that its times are not those of a whole one.
+    pub resumed: bool,
     /// The proof.
     pub verdict: Verdict,
     /// The same in numbers, collection by collection.
@@ -163,6 +165,7 @@ pub(crate) async fn restore_chosen(
         return Err(bring_back.give_up(error).await);
     }
     let kept_bytes = bring_back.kept_bytes;
+    let resumed = kept_bytes > 0 || plan.targets.iter().any(|target| target.place == Place::Done);
 
     phases.enter(Phase::Verify);
     let names: BTreeMap<CollectionName, CollectionName> =
@@ -231,6 +234,7 @@ pub(crate) async fn restore_chosen(
         aliases: plan.alias_targets(),
         bytes: plan.targets.iter().map(|target| manifest.collections[target.record].size_bytes).sum(),
         kept_bytes,
+        resumed,
         verdict,
         fidelity,
         timings,

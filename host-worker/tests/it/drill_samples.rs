@@ -37,6 +37,7 @@ fn fidelity(name: &str, points: u64, recall: (f64, f64)) -> Fidelity {
         points: Some(points),
         sampled: Tally { of: 256, equal: 256 },
         searches: Tally { of: 8, equal: 8 },
+        not_searched: 0,
         score_difference: Some(1.2e-7),
         recall: Some(Recall { recorded: recall.0, found: recall.1, tolerance: 0.06 }),
     }
@@ -121,6 +122,7 @@ pub(crate) fn passed() -> DrillReport {
             tool: tool(),
         }),
         timeline,
+        resumed: false,
         verdict: Some(Verdict { passed: true, checks }),
         collections,
         warm_up: Some("warm after 58.8 s".to_owned()),

@@ -23,8 +23,10 @@ pub struct Fidelity {
     pub points: Option<u64>,
     /// Sampled points, and those of them that are equal.
     pub sampled: Tally,
-    /// Exact searches, and those of them with the same ids and scores.
+    /// Recorded exact searches, and those of them with the same ids and scores.
     pub searches: Tally,
+    /// Those of them that could not be made (strict mode, or the collection is not there).
+    pub not_searched: u64,
     /// The largest difference between a recorded score and the one found at the same rank.
     pub score_difference: Option<f64>,
     /// The recall of normal searches.
@@ -67,7 +69,8 @@ fn of(recorded: &CollectionGolden, observed: Option<&CollectionObservation>) -> 
         points_expected: (recorded.points_min, recorded.points_max),
         points: observed.map(|observed| observed.points),
         sampled: Tally { of: recorded.points.len() as u64, equal: 0 },
-        searches: Tally::default(),
+        searches: Tally { of: recorded.searches.len() as u64, equal: 0 },
+        not_searched: recorded.searches.len() as u64,
         score_difference: None,
         recall: None,
     };
@@ -82,7 +85,7 @@ fn of(recorded: &CollectionGolden, observed: Option<&CollectionObservation>) -> 
     let (mut before, mut now, mut results) = (Vec::new(), Vec::new(), 0);
     for (search, observed) in recorded.searches.iter().zip(&observed.searches) {
         let SearchObservation::Answered { hits, recall } = observed else { continue };
-        fidelity.searches.of += 1;
+        fidelity.not_searched -= 1;
         fidelity.searches.equal += u64::from(hits_differ(search, hits).is_none());
         for (a, b) in search.hits.iter().zip(hits) {
             let largest = fidelity.score_difference.unwrap_or(0.0);
@@ -170,13 +173,14 @@ mod tests {
         let [fidelity] = compare(&golden, &observation, &wanted).try_into().unwrap();
         assert_eq!((fidelity.points_expected, fidelity.points), ((2, 3), Some(2)));
         assert_eq!(fidelity.sampled, Tally { of: 2, equal: 1 });
-        assert_eq!(fidelity.searches, Tally { of: 1, equal: 0 });
+        assert_eq!((fidelity.searches, fidelity.not_searched), (Tally { of: 1, equal: 0 }, 0));
         assert!((fidelity.score_difference.unwrap() - 0.1).abs() < 1e-9);
         let recall = fidelity.recall.unwrap();
         assert_eq!((recall.recorded, recall.found, recall.tolerance), (1.0, 0.5, recall_tolerance(1.0, 2)));
 
         let [missing] = compare(&golden, &Observation::default(), &wanted).try_into().unwrap();
         assert_eq!((missing.points, missing.sampled), (None, Tally { of: 2, equal: 0 }));
+        assert_eq!((missing.searches, missing.not_searched), (Tally { of: 1, equal: 0 }, 1));
         assert_eq!(compare(&golden, &observation, &BTreeSet::new()), []);
     }
 }

@@ -38,6 +38,9 @@ pub struct DrillReport {
     pub backup: Option<Restored>,
     /// What took how long, in order.
     pub timeline: Vec<PhaseTiming>,
+    /// Whether an earlier attempt of the drill had done a part of it: the times are then not those of a recovery.
+    #[serde(default)]
+    pub resumed: bool,
     /// Every comparison; absent where it did not come to that.
     pub verdict: Option<Verdict>,
     /// How faithful each collection is, in the manifest's order.
@@ -193,10 +196,10 @@ impl DrillReport {
         self.outcome == DrillOutcome::Passed
     }
 
-    /// What a later drill keeps of this one; `None` where nothing was restored, which says nothing about how long that takes.
+    /// What a later drill keeps of this one; `None` where nothing was restored, or a part of it by an earlier attempt: neither says how long that takes.
     pub fn as_earlier(&self) -> Option<Earlier> {
         let backup = self.backup.as_ref()?;
-        let measured = !matches!(self.outcome, DrillOutcome::Failed { .. });
+        let measured = !self.resumed && !matches!(self.outcome, DrillOutcome::Failed { .. });
         measured.then(|| Earlier {
             started_at: self.started_at,
             backup_id: self.backup_id,

@@ -40,7 +40,7 @@ pub enum Forecast {
         /// How many there are, this one included.
         drills: u64,
     },
-    /// It is broken already.
+    /// It is broken already, or would be by a backup of the present size.
     Broken,
     /// At present growth on this day.
     Breaks {
@@ -80,14 +80,19 @@ pub fn forecast(drills: &[Earlier], target_seconds: f64) -> Forecast {
     let bytes_per_day = growth.slope * DAY;
     let not_in_sight = Forecast::NotInSight { bytes_per_day };
     // Where all are of one size, a restore takes as long as it takes for that.
-    let Some(scaling) = Line::through(drills.iter().map(|drill| (size(drill), drill.seconds))) else {
-        return not_in_sight;
-    };
+    let times = drills.iter().map(|drill| (size(drill), drill.seconds));
+    let Some(scaling) = Line::through(times.clone()) else { return not_in_sight };
+    // A restore of nothing takes no less than no time, and more takes no less: a line that says otherwise is one of noise.
+    let scaling =
+        if scaling.offset < 0.0 || scaling.slope <= 0.0 { Line::from_nothing(times) } else { scaling };
     if growth.slope <= 0.0 || scaling.slope <= 0.0 {
         return not_in_sight;
     }
     let bytes = scaling.reaches(target_seconds);
-    let after = growth.reaches(bytes).max(0.0);
+    let after = growth.reaches(bytes);
+    if after <= 0.0 {
+        return Forecast::Broken;
+    }
     if !after.is_finite() || after > HORIZON {
         return not_in_sight;
     }
@@ -127,6 +132,13 @@ impl Line {
         let together: f64 = points.map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
         let slope = together / spread;
         (spread > 0.0 && slope.is_finite()).then_some(Self { slope, offset: mean_y - slope * mean_x })
+    }
+
+    /// The line of least squares through the origin.
+    fn from_nothing(points: impl Iterator<Item = (f64, f64)> + Clone) -> Self {
+        let together: f64 = points.clone().map(|(x, y)| x * y).sum();
+        let square: f64 = points.map(|(x, _)| x * x).sum();
+        Self { slope: if square > 0.0 { together / square } else { 0.0 }, offset: 0.0 }
     }
 
     /// The x at which the line has this y.
@@ -215,6 +227,22 @@ mod tests {
         assert_eq!(daily(&[(100.0, 1000.0), (100.0, 1100.0), (100.0, 900.0)]), 0.0, "it stands");
         assert!(daily(&[(100.0, 1000.0), (110.0, 990.0), (120.0, 980.0)]) > 0.0, "a faster host");
         assert!(daily(&[(100.0, 1000.0), (100.001, 1000.01), (100.002, 1000.02)]) > 0.0, "not in five years");
+    }
+
+    #[test]
+    fn noise_that_is_larger_than_the_growth_is_not_a_trend() {
+        let Forecast::NotInSight { .. } =
+            forecast(&drills(&[(100.0, 1000.0), (100.2, 1400.0), (100.4, 1500.0)]), TARGET)
+        else {
+            panic!("some 560 GB are decades away")
+        };
+    }
+
+    #[test]
+    fn an_old_backup_that_is_drilled_last_does_not_hide_what_the_newest_takes() {
+        let mut of = drills(&[(600.0, 6000.0), (750.0, 7500.0), (900.0, 9000.0), (300.0, 3000.0)]);
+        of[3].backup_id = BackupId::from_time("2025-11-02T00:00:00Z".parse().unwrap()).unwrap();
+        assert_eq!(forecast(&of, TARGET), Forecast::Broken);
     }
 
     #[test]

@@ -65,7 +65,14 @@ fn headline(report: &DrillReport) -> String {
         DrillOutcome::Passed => (
             "✓",
             "restores, and is what was recorded.",
-            format!("Restored and verified in {}, {}.", duration(seconds), took()),
+            if report.resumed {
+                format!(
+                    "Restored and verified. An earlier attempt had done a part of it, so that {} is not its time.",
+                    duration(seconds)
+                )
+            } else {
+                format!("Restored and verified in {}, {}.", duration(seconds), took())
+            },
         ),
         DrillOutcome::Different => (
             "✗",
@@ -179,8 +186,7 @@ fn warm(report: &DrillReport) -> String {
 fn origin(report: &DrillReport) -> String {
     let Some(backup) = &report.backup else { return String::new() };
     let points: u64 = report.collections.iter().filter_map(|collection| collection.points).sum();
-    let published =
-        if backup.published { "the published backup" } else { "an older backup, not the published one" };
+    let published = if backup.published { "the published backup" } else { "not the published backup" };
     let batch =
         backup.batch.as_deref().map_or_else(|| "none recorded".to_owned(), |batch| Text(batch).to_string());
     let into = report.qdrant.as_deref().unwrap_or("none");
@@ -265,18 +271,25 @@ fn fidelity(report: &DrillReport) -> String {
     let (searches, equal) = report.collections.iter().fold((0, 0), |(of, equal), collection| {
         (of + collection.searches.of, equal + collection.searches.equal)
     });
-    let difference =
-        report.collections.iter().filter_map(|collection| collection.score_difference).fold(0.0, f64::max);
+    let refused: u64 = report.collections.iter().map(|collection| collection.not_searched).sum();
+    let differences = report.collections.iter().filter_map(|collection| collection.score_difference);
+    let difference = differences.reduce(f64::max);
     let exact = match searches {
         0 => "No exact search was made.".to_owned(),
         _ => format!(
-            "{} of {} exact searches gave the same ids and scores; {}.",
+            "{} of {} recorded searches gave the same ids and scores; {}.{}",
             count(equal),
             count(searches),
-            if difference > 0.0 {
-                format!("no score is off by more than {difference:.1e}")
+            match difference {
+                Some(difference) if difference > 0.0 =>
+                    format!("no score is off by more than {difference:.1e}"),
+                Some(_) => "every score is the same to the last digit".to_owned(),
+                None => "no score was compared".to_owned(),
+            },
+            if refused > 0 {
+                format!(" {} could not be made, and say nothing.", count(refused))
             } else {
-                "every score is the same to the last digit".to_owned()
+                String::new()
             }
         ),
     };
@@ -319,14 +332,19 @@ fn trend(report: &DrillReport) -> String {
         Forecast::TooEarly { drills } => {
             let so_far = match drills {
                 0 => "No drill so far has restored anything".to_owned(),
-                1 => "This is the first drill that has restored anything".to_owned(),
+                1 if report.as_earlier().is_some() => {
+                    "This is the first drill that has restored anything".to_owned()
+                }
+                1 => "One drill so far has restored something".to_owned(),
                 drills => format!("The {drills} drills so far are too few, or too close together"),
             };
             format!(
                 "{so_far}: when the recovery time will break its target of {target} cannot be said before three of them cover a fortnight."
             )
         }
-        Forecast::Broken => format!("The recovery time is over its target of {target} already."),
+        Forecast::Broken => format!(
+            "The recovery time is over its target of {target} already, or would be with a backup of the present size."
+        ),
         Forecast::Breaks { at, raw_bytes, bytes_per_day } => format!(
             "The data {}. If it goes on so, a restore takes longer than {target} from about {} on, with {} of snapshots.",
             growth(bytes_per_day),

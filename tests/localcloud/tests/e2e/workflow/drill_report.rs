@@ -1,6 +1,11 @@
 //! What a drill leaves behind: a report for people and one for programs, and a proof beside the backup.
 
-use localcloud::instance::{Instance, InstanceOptions};
+use std::time::Duration;
+
+use localcloud::{
+    instance::{Instance, InstanceOptions},
+    qdrant::{Fault, When},
+};
 use protocol::{DrillReport, drill::DrillOutcome};
 use serde_json::{Value, json};
 
@@ -98,4 +103,34 @@ async fn a_staging_host_that_starts_its_own_qdrant_is_timed_from_that_to_warm() 
     assert_eq!((phases.first(), phases.last()), (Some(&"start"), Some(&"warm-up")), "{phases:?}");
     assert!(report.warm_up.is_some() && page.contains("warm"), "{:?}", report.warm_up);
     assert_eq!(report.backup_id.to_string(), id(&backup));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_that_is_gone_on_with_proves_the_data_and_not_the_time() {
+    let (flow, _) = Flow::with_backup(BRISK).await;
+    let dir = flow.fixture.cloud.dir().join("staging-instance");
+    fs_err::create_dir_all(&dir).unwrap();
+    let options = InstanceOptions { role: "staging", ..InstanceOptions::default() };
+    let staging = Instance::launch(&dir, &program(), &flow.fixture.cloud.s3, options).unwrap();
+    flow.workflow.staging.on_boot(staging.lend());
+    // `docs` is there and `notes` is being recovered when the worker is killed.
+    let pause = Fault::RecoverPauses(Duration::from_secs(2));
+    staging.docker.qdrant_faults().inject(When::next_of("notes"), pause);
+    let execution = flow.start_drill(&json!({}));
+    let half = async {
+        while staging.private_client().count("docs").await.ok() != Some(60) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), half).await.expect("`docs` is restored");
+    let instance = flow.alive().pop().unwrap().id;
+    assert!(flow.workflow.ssm.kill_all_processes(&instance).unwrap() > 0, "there is no worker");
+    let drilled = flow.ended(&execution).await;
+    flow.succeeded(&drilled);
+    assert_eq!(flow.attempts(&execution, "RestoreAndVerify"), ["States.Timeout", "done"]);
+    let (report, page) = reports(&flow).await.pop().unwrap();
+    assert!(report.resumed && report.passed(), "{report:#?}");
+    assert!(page.contains("An earlier attempt had done a part of it"), "{page}");
+    assert_eq!(report.as_earlier(), None);
+    assert_eq!(listed_proof(&flow).await[0], "searched");
 }
