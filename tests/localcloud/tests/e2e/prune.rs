@@ -55,7 +55,6 @@ async fn without_a_rule_nothing_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_certainty_nothing_is_removed() {
     let (fixture, [_, second, _]) = three().await;
-    let before = fixture.keys().await;
     let work_dir = fixture.cloud.work_dir();
     let origin = format!(r#"{{"backup_id":"{}","degraded":true}}"#, id(&second));
     fs_err::write(work_dir.join("origin.json"), origin).unwrap();
@@ -65,6 +64,14 @@ async fn without_certainty_nothing_is_removed() {
     let bytes = fs_err::read(&pointer).unwrap();
     fixture.cloud.s3.faults().deny(Operation::GetObject, protocol::key::POINTER);
     says(&fixture.fails("prune --keep-last 1 --apply", "Suspicious", 1).await, &["pointer cannot be read"]);
+    fixture.cloud.s3.faults().clear();
+    fixture.ok(&format!("verify --archive --backup {}", id(&second))).await;
+    let before = fixture.keys().await;
+    fixture.cloud.s3.faults().deny(Operation::GetObject, protocol::key::PROOFS);
+    says(
+        &fixture.fails("prune --keep-last 1 --apply", "Suspicious", 1).await,
+        &["not all proofs can be read"],
+    );
     fixture.cloud.s3.faults().clear();
     assert_eq!(fixture.keys().await, before);
     assert_eq!(fs_err::read(&pointer).unwrap(), bytes);
