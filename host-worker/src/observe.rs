@@ -132,6 +132,7 @@ async fn observe_collection(
         sampled,
         searches,
         indexed_vectors: info.indexed_vectors_count,
-        optimizing: info.status == CollectionStatus::Yellow,
+        // Grey is what a restart leaves where optimizations are pending.
+        optimizing: matches!(info.status, CollectionStatus::Yellow | CollectionStatus::Grey),
     })
 }

@@ -62,7 +62,7 @@ pub enum SearchObservation {
     Answered {
         /// The exact search's result, best first.
         hits: Vec<Hit>,
-        /// As [`GoldenSearch::recall`].
+        /// As [`crate::golden::GoldenSearch::recall`].
         recall: Option<f64>,
     },
     /// It was refused (strict mode), and says nothing about the data.

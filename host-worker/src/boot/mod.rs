@@ -21,7 +21,7 @@ pub mod sequence;
 mod serve;
 pub mod warm_up;
 
-use std::{cell::Cell, convert::Infallible, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -91,13 +91,11 @@ where
     M: Disks + Container + Addresses + Lifecycle,
     H: Host,
 {
-    let awaited = Cell::new(None);
     let boot = Boot {
         machine,
         host,
         order,
         cancel,
-        awaited: &awaited,
         record: Record::new(uuid::Uuid::new_v4().to_string(), order.started_at),
         kept: false,
         run: Run::default(),
@@ -107,16 +105,15 @@ where
     };
     tokio::select! {
         result = boot.run() => result,
-        never = beat(machine, order.timing.heartbeat, &awaited) => match never {},
+        never = beat(machine, order.timing.heartbeat) => match never {},
     }
 }
 
-/// Records heartbeats of the lifecycle action for as long as the boot takes, and notes whether anybody waits.
-async fn beat(machine: &impl Lifecycle, every: Duration, awaited: &Cell<Option<bool>>) -> Infallible {
+/// Records heartbeats of the lifecycle action for as long as the boot takes.
+async fn beat(machine: &impl Lifecycle, every: Duration) -> Infallible {
     loop {
-        match machine.heartbeat().await {
-            Ok(waits) => awaited.set(Some(waits)),
-            Err(error) => warn!(error = on_one_line(&error), "the lifecycle heartbeat is not recorded"),
+        if let Err(error) = machine.heartbeat().await {
+            warn!(error = on_one_line(&error), "the lifecycle heartbeat is not recorded");
         }
         tokio::time::sleep(every).await;
     }
@@ -128,8 +125,6 @@ struct Boot<'a, M, H> {
     host: &'a H,
     order: &'a Order,
     cancel: &'a CancellationToken,
-    /// Whether the Auto Scaling group waits, as far as it has said.
-    awaited: &'a Cell<Option<bool>>,
     record: Record,
     /// Whether the record may be put on the disk: not before the one that is there was read.
     kept: bool,
@@ -291,6 +286,10 @@ where
     }
 
     async fn clear(&mut self) -> Result<(), Error> {
+        // What others reach may have been written to; only who typed --replace has said that it goes.
+        if !self.order.args.replace {
+            self.refuse_served(self.machine.running().await?.as_ref())?;
+        }
         self.machine.stop().await?;
         self.run.up = None;
         self.run.room = false;
@@ -333,7 +332,7 @@ where
 
     /// What a failed step leads to.
     async fn failed(&mut self, step: Step, error: Error) -> Result<(), Error> {
-        self.record.failures += 1;
+        self.record.failures += u32::from(sequence::counts(step, &error));
         self.run.up = None;
         let half = self.record.stage == Stage::Missing && self.host.holds_data().unwrap_or(false);
         let after = sequence::after(step, &error, self.record.failures, half);

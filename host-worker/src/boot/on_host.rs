@@ -10,7 +10,7 @@ use super::{
     Refused, choose,
     host::Host,
     local,
-    record::{self, LocalSnapshot, Record, Rejected, Source},
+    record::{self, LocalSnapshot, Record, Rejected, Source, Stage},
     sequence::LOOPBACK,
     warm_up::{self, WarmUp},
 };
@@ -113,6 +113,13 @@ impl Host for OnHost {
     }
 
     fn save(&self, record: &Record) -> Result<(), Error> {
+        if record.stage != Stage::Missing {
+            // Qdrant writes on after its own sync. What a record calls restored or complete is on the disk before the record is.
+            let data_dir = self.config.data_dir();
+            let synced = fs_err::File::open(&data_dir)
+                .and_then(|dir| rustix::fs::syncfs(dir.file()).map_err(std::io::Error::from));
+            synced.map_err(|source| failed(&data_dir, "sync", source))?;
+        }
         record::write(&self.config.work_dir(), record)
     }
 

@@ -15,7 +15,11 @@ use super::{
     image::Image,
     record::{Record, Source, Stage, Step},
 };
-use crate::{error::Error, machine::Launch, qdrant};
+use crate::{
+    error::Error,
+    machine::{self, Launch},
+    qdrant,
+};
 
 /// Where Qdrant is published until its data is ready.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -181,22 +185,30 @@ pub enum After {
     Person,
 }
 
+/// Whether a failure counts against the source: Qdrant could not be made to hold it. That the bucket is out of reach, or the disk too small, says nothing of it.
+pub fn counts(step: Step, error: &Error) -> bool {
+    let kind = innermost(error).kind();
+    step == Step::Restore
+        && !matches!(kind, FailureKind::StoreUnavailable | FailureKind::DownloadFailed | FailureKind::LowDisk)
+}
+
 /// Judges a step's failure. `failures` says how often the source has failed in a way that may pass, this time included; `half`, whether half a restore of this
 /// boot's own is on the disk.
 pub fn after(step: Step, error: &Error, failures: u32, half: bool) -> After {
     if step == Step::Restore {
         return after_restore(innermost(error), failures);
     }
-    // One that runs and is silent loads; one that ends may be killed by what it has to load.
-    let ends = error.kind() == FailureKind::QdrantUnavailable
-        && !matches!(error, Error::Boot(Refused::Silent { .. }));
-    if step == Step::Start && ends && half {
+    // One that runs and is silent loads; one that ends again and again may be killed by what it has to load. One that cannot be started at all, as where
+    // somebody else has its port, says nothing of the data.
+    if step == Step::Start && matches!(error, Error::Boot(Refused::Ends { .. })) && half {
         return After::Anew;
     }
     // The bucket is only read. When it has said all, it is for a person to say what else there is.
     if step == Step::Choose && !matches!(error, Error::Boot(_)) {
         return After::LookAgain;
     }
+    // An image may be loaded meanwhile.
+    let may_come = matches!(error, Error::Machine(machine::Error::NoImage { .. }));
     let for_a_person = matches!(
         error.kind(),
         FailureKind::ConfigInvalid
@@ -206,7 +218,7 @@ pub fn after(step: Step, error: &Error, failures: u32, half: bool) -> After {
             | FailureKind::Suspicious
     ) || matches!(error, Error::Boot(Refused::NothingLeft { .. }));
     // Looking costs nothing otherwise, and whatever is missing may come: a disk, a route, a permission, a backup, an address.
-    if for_a_person { After::Person } else { After::LookAgain }
+    if for_a_person && !may_come { After::Person } else { After::LookAgain }
 }
 
 fn after_restore(error: &Error, failures: u32) -> After {
@@ -226,7 +238,7 @@ fn after_restore(error: &Error, failures: u32) -> After {
     let until_spent = |after| if spent { After::Person } else { after };
     if matches!(error, Error::HalfInTheWay { .. }) {
         if spent { After::Reject } else { After::Anew }
-    } else if matches!(error, Error::InTheWay { .. }) {
+    } else if matches!(error, Error::InTheWay { .. } | Error::Boot(Refused::NotEmpty { .. })) {
         // Collections that this boot has not asked for.
         After::Person
     } else if matches!(error, Error::Qdrant(qdrant::Error::QueueNotEmpty { .. })) {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use protocol::FailureKind;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -32,15 +33,14 @@ where
     /// Has the right Qdrant run at the right address, and waits until it answers. One that runs already is not started again.
     pub(super) async fn bring_up(&mut self) -> Result<(), Error> {
         let launch = sequence::launch(&self.record, &self.order.wanted)?;
-        if self.record.image.as_ref() != Some(&launch.image) {
-            self.keep(Record { image: Some(launch.image.clone()), ..self.record.clone() })?;
-        }
         for _ in 0..STARTS {
             let running = self.machine.running().await?;
-            if running.as_ref() != Some(&launch) {
+            if running.as_ref() == Some(&launch) {
+                self.note_image(&launch)?;
+            } else {
                 self.refuse_served(running.as_ref())?;
-                info!(image = launch.image, address = %launch.address, "starting Qdrant");
-                self.machine.start(&launch).await?;
+                self.refuse_strange_data()?;
+                self.start(&launch).await?;
             }
             if self.answers(&launch).await? {
                 self.run.up = Some(launch);
@@ -51,8 +51,36 @@ where
         Err(Refused::Ends { image: launch.image, times: STARTS }.into())
     }
 
+    /// Starts it. The image is noted first, for what it writes no earlier version may read; one that cannot be started at all has written nothing.
+    async fn start(&mut self, launch: &Launch) -> Result<(), Error> {
+        let before = self.record.image.clone();
+        self.note_image(launch)?;
+        info!(image = launch.image, address = %launch.address, "starting Qdrant");
+        let started = self.machine.start(launch).await;
+        if started.as_ref().is_err_and(|error| error.kind() == FailureKind::ConfigInvalid) {
+            self.keep(Record { image: before, ..self.record.clone() })?;
+        }
+        Ok(started?)
+    }
+
+    fn note_image(&mut self, launch: &Launch) -> Result<(), Error> {
+        if self.record.image.as_ref() == Some(&launch.image) {
+            return Ok(());
+        }
+        self.keep(Record { image: Some(launch.image.clone()), ..self.record.clone() })
+    }
+
+    /// Data that came while this boot was held, before it has ever started Qdrant, is somebody else's.
+    fn refuse_strange_data(&self) -> Result<(), Error> {
+        let started = self.record.marker.is_some() || self.record.image.is_some();
+        if !started && self.record.stage == Stage::Missing && self.host.holds_data()? {
+            return Err(Refused::OldData { path: self.host.data_dir() }.into());
+        }
+        Ok(())
+    }
+
     /// Before the marker, whatever runs where others reach it was started by somebody else.
-    fn refuse_served(&self, running: Option<&Launch>) -> Result<(), Refused> {
+    pub(super) fn refuse_served(&self, running: Option<&Launch>) -> Result<(), Refused> {
         match running {
             Some(Launch { address, .. })
                 if self.record.marker.is_none() && *address != sequence::LOOPBACK =>
@@ -142,7 +170,8 @@ where
     /// Tells the group. A host that serves goes on serving whether it can be told or not: the hook's default result is CONTINUE.
     pub(super) async fn complete(&mut self) -> Result<(), Error> {
         self.run.told = true;
-        if self.awaited.get() == Some(false) {
+        // Asked anew: an instance that has just been launched is not in every list at once.
+        if matches!(self.machine.heartbeat().await, Ok(false)) {
             return Ok(());
         }
         let mut pause = self.order.timing.complete;

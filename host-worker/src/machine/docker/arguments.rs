@@ -73,10 +73,9 @@ pub(super) fn unit(docker: &Docker, launch: &Launch) -> Vec<OsString> {
         "--service-type=exec".to_owned(),
         "--property=Wants=docker.service".to_owned(),
         "--property=After=docker.service".to_owned(),
-        "--property=Restart=on-failure".to_owned(),
+        // Whatever ends it: only who stops the unit, as boot does, means it.
+        "--property=Restart=always".to_owned(),
         "--property=RestartSec=5".to_owned(),
-        // Of Qdrant that was asked to stop, by `docker stop` too: that is no failure, and nothing starts it again.
-        "--property=SuccessExitStatus=143".to_owned(),
         "--property=KillMode=mixed".to_owned(),
         format!("--property=TimeoutStopSec={}", STOP_SECONDS + 30),
         // What a `docker` program that was killed has left.
@@ -176,9 +175,8 @@ mod tests {
         --service-type=exec
         --property=Wants=docker.service
         --property=After=docker.service
-        --property=Restart=on-failure
+        --property=Restart=always
         --property=RestartSec=5
-        --property=SuccessExitStatus=143
         --property=KillMode=mixed
         --property=TimeoutStopSec=150
         --property=ExecStartPre=-/usr/bin/env docker stop qdrant

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -15,6 +16,8 @@ use crate::machine::{Error, Launch};
 pub(super) struct Inspected {
     state: State,
     config: Config,
+    #[serde(default)]
+    mounts: Vec<Mount>,
     host_config: HostConfig,
 }
 
@@ -35,6 +38,21 @@ struct Config {
 struct HostConfig {
     #[serde(default)]
     port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+    #[serde(default)]
+    restart_policy: Option<RestartPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mount {
+    #[serde(default)]
+    source: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,11 +75,18 @@ impl Inspected {
     }
 
     /// What runs. A REST port that is published otherwise than here, at all or at another port, is at an address that is never asked for (0.0.0.0).
-    pub(super) fn launch(&self, port: u16) -> Launch {
+    /// So is one with other data than the workspace's, or that Docker starts by itself.
+    pub(super) fn launch(&self, port: u16, workspace: &Path) -> Launch {
         let bindings = self.host_config.port_bindings.as_ref();
         let bindings = bindings.and_then(|all| all.get("6333/tcp")?.as_deref()).unwrap_or_default();
+        let ours = self.mounts.iter().any(|mount| mount.source == workspace)
+            && self
+                .host_config
+                .restart_policy
+                .as_ref()
+                .is_none_or(|policy| matches!(policy.name.as_str(), "" | "no"));
         let address = match bindings {
-            [one] if one.host_port == port.to_string() => one.host_ip.parse().ok(),
+            [one] if ours && one.host_port == port.to_string() => one.host_ip.parse().ok(),
             _ => None,
         };
         let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -75,9 +100,10 @@ mod tests {
 
     fn launch(bindings: &str) -> String {
         let printed = format!(
-            r#"[{{"Id":"ab","State":{{"Status":"running","Running":true}},"Config":{{"Image":"qdrant/qdrant:v1.18.3"}},"HostConfig":{{"PortBindings":{bindings}}}}}]"#
+            r#"[{{"Id":"ab","State":{{"Status":"running","Running":true}},"Config":{{"Image":"qdrant/qdrant:v1.18.3"}},"Mounts":[{{"Type":"bind","Source":"/workspace/qdrant","Destination":"/q"}}],"HostConfig":{{"RestartPolicy":{{"Name":"no"}},"PortBindings":{bindings}}}}}]"#
         );
-        let Launch { image, address } = parsed(&printed).unwrap().unwrap().launch(6333);
+        let Launch { image, address } =
+            parsed(&printed).unwrap().unwrap().launch(6333, Path::new("/workspace/qdrant"));
         format!("{image} at {address}")
     }
 
@@ -97,6 +123,20 @@ mod tests {
         ] {
             assert_eq!(launch(bindings), format!("qdrant/qdrant:v1.18.3 at {address}"), "{bindings}");
         }
+        let strange = |mount: &str, restart: &str| {
+            let printed = format!(
+                r#"[{{"State":{{"Running":true}},"Config":{{"Image":"q:v1.18.3"}},"Mounts":[{{"Source":"{mount}"}}],"HostConfig":{{"RestartPolicy":{{"Name":"{restart}"}},"PortBindings":{{"6333/tcp":[{{"HostIp":"10.0.2.15","HostPort":"6333"}}]}}}}}}]"#
+            );
+            parsed(&printed)
+                .unwrap()
+                .unwrap()
+                .launch(6333, Path::new("/workspace/qdrant"))
+                .address
+                .to_string()
+        };
+        assert_eq!(strange("/workspace/qdrant", "no"), "10.0.2.15");
+        assert_eq!(strange("/var/lib/qdrant", "no"), "0.0.0.0", "other data");
+        assert_eq!(strange("/workspace/qdrant", "unless-stopped"), "0.0.0.0", "Docker starts it");
         assert!(parsed("[]").unwrap().is_none());
         assert!(parsed("oops").unwrap_err().to_string().contains("docker"));
     }

@@ -65,7 +65,7 @@ pub(super) enum Owner {
 impl Docker {
     pub(super) async fn running(&self) -> Result<Option<Launch>, Error> {
         let found = inspect().await?;
-        Ok(found.filter(Inspected::runs).map(|container| container.launch(self.port)))
+        Ok(found.filter(Inspected::runs).map(|container| container.launch(self.port, &self.paths.workspace)))
     }
 
     pub(super) async fn start(&self, launch: &Launch) -> Result<(), Error> {

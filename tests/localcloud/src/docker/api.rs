@@ -92,6 +92,7 @@ async fn containers(State(shared): State<Arc<Shared>>) -> Json<Vec<Value>> {
             "Id": container.id,
             "Name": format!("/{}", run.name),
             "State": {"Status": "running", "Running": true, "ExitCode": 0},
+            "Mounts": [{"Type": "bind", "Source": run.mount.0, "Destination": run.mount.1, "RW": true}],
             "Config": {"Image": run.image, "Env": environment},
             "HostConfig": {
                 "RestartPolicy": {"Name": run.restart},
