@@ -145,3 +145,21 @@ async fn a_version_too_far_away_is_refused_and_the_next_one_taken() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_comes_while_a_boot_is_held_is_somebody_elses() {
+    let host = Replaced::small().await;
+    host.fixture.cloud.s3.faults().deny(Operation::GetObject, protocol::key::POINTER);
+    let boot = host.start();
+    host.until_held("StoreUnavailable").await;
+    // Somebody runs a Qdrant by hand meanwhile, and fills it.
+    let theirs = host.instance.workspace().join("data/collections/theirs");
+    fs_err::create_dir_all(&theirs).unwrap();
+    fs_err::write(theirs.join("collection.json"), "{}").unwrap();
+    host.fixture.cloud.s3.faults().clear();
+    says(&host.until_held("Suspicious").await, &["holds collections", "--adopt"]);
+    assert_eq!(host.instance.docker.started(), []);
+    boot.signal(Signal::TERM);
+    boot.finished().await;
+    assert!(theirs.join("collection.json").exists(), "it was removed");
+}
