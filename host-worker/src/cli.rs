@@ -184,6 +184,24 @@ pub struct RestoreArgs {
     pub nice: u8,
 }
 
+impl RestoreArgs {
+    /// This backup, whole and into an empty Qdrant, as fast as it goes: what nobody types.
+    pub(crate) fn of(backup: BackupId) -> Self {
+        Self {
+            selection: Selection { backup: Some(backup), before: None },
+            collections: Vec::new(),
+            suffix: None,
+            switch_alias: false,
+            replace: false,
+            fallback: false,
+            unproved: false,
+            concurrency: None,
+            bandwidth_limit: None,
+            nice: 0,
+        }
+    }
+}
+
 /// What to verify.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {

@@ -3,7 +3,7 @@
 use catalog::{How, Resolved, Selector};
 use protocol::{BackupId, Manifest};
 
-use crate::{cli::Selection, error::Error, session::Session};
+use crate::{cli::Selection, error::Error, qdrant::Version, session::Session};
 
 /// A backup, and why it is this one.
 #[derive(Clone, Debug)]
@@ -34,6 +34,12 @@ pub(crate) async fn select(
     let published = session.catalog.pointer().await.ok().flatten().map(|pointer| pointer.manifest.backup_id);
     let degraded = published != Some(manifest.backup_id);
     Ok(Chosen { manifest, why, degraded })
+}
+
+/// The version of the Qdrant that a backup was taken from.
+pub(crate) fn qdrant_version(manifest: &Manifest) -> Result<Version, Error> {
+    let version = manifest.qdrant.version.parse();
+    version.map_err(|source| Error::Setting { name: "the backup's Qdrant version", source: Box::new(source) })
 }
 
 /// The backup with this id: as the pointer says where it names that one, so that it is not degraded; else by its immutable manifest.

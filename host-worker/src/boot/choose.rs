@@ -8,7 +8,7 @@ use protocol::{BackupId, Manifest, ProofLevel};
 use tracing::warn;
 
 use super::record::{LocalSnapshot, Rejected, Source};
-use crate::{error::Error, output::on_one_line};
+use crate::{error::Error, output::on_one_line, select};
 
 /// The best source but for those that were rejected. `None` when nothing is left; an error when the bucket does not say what it holds.
 pub(super) async fn choose<S: ObjectStore>(
@@ -89,10 +89,6 @@ impl Candidate {
 }
 
 fn source(manifest: &Manifest, why: String, degraded: bool) -> Result<Source, Error> {
-    let qdrant = manifest
-        .qdrant
-        .version
-        .parse()
-        .map_err(|source| Error::Setting { name: "the backup's Qdrant version", source: Box::new(source) })?;
+    let qdrant = select::qdrant_version(manifest)?;
     Ok(Source::Backup { backup_id: manifest.backup_id, qdrant, why, degraded })
 }

@@ -1,6 +1,6 @@
 //! The real host: files below the workspace, the bucket, and Qdrant over REST.
 
-use std::{net::IpAddr, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::OnceLock};
 
 use protocol::{GoldenSet, Manifest, manifest::Origin};
 use tokio_util::sync::CancellationToken;
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     backup::{local as failed, require_free},
-    cli::{RestoreArgs, Selection},
-    config::{Config, Targets},
+    cli::RestoreArgs,
+    config::Config,
     error::Error,
     lock::HostLock,
     origin,
@@ -60,18 +60,7 @@ impl OnHost {
                 hint: "this is a fault of this program".to_owned(),
             });
         };
-        let args = RestoreArgs {
-            selection: Selection { backup: Some(chosen.manifest.backup_id), before: None },
-            collections: Vec::new(),
-            suffix: None,
-            switch_alias: false,
-            replace: false,
-            fallback: false,
-            unproved: false,
-            concurrency: None,
-            bandwidth_limit: None,
-            nice: 0,
-        };
+        let args = RestoreArgs::of(chosen.manifest.backup_id);
         let (mut phases, journal) = (Phases::new(self.display), JournalAfterwards::Stays);
         let done = restore::restore_chosen(lock, &self.session, &args, chosen, journal, &mut phases).await;
         phases.finish();
@@ -235,11 +224,7 @@ impl Host for OnHost {
     async fn warm_up(&self, source: &Source) -> Result<WarmUp, Error> {
         let golden = self.unless_cancelled(self.recorded(source)).await?.map(|(_, golden)| golden);
         let client: qdrant::Client = self.session.qdrant()?;
-        let Targets { search_milliseconds, warm_up_seconds, .. } = self.config.targets();
-        let goal = warm_up::Goal {
-            p95: Duration::from_millis(search_milliseconds),
-            deadline: Duration::from_secs(warm_up_seconds) / self.config.time_divisor(),
-        };
+        let goal = warm_up::Goal::of(&self.config);
         let data_dir = self.config.data_dir();
         self.unless_cancelled(async { warm_up::warm_up(&client, golden.as_ref(), &data_dir, goal).await })
             .await

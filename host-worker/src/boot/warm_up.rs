@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::{
     backup::local,
-    config::ByteSize,
+    config::{ByteSize, Config, Targets},
     error::Error,
     limits,
     output::on_one_line,
@@ -43,6 +43,17 @@ pub struct Goal {
     pub p95: Duration,
     /// When to serve all the same.
     pub deadline: Duration,
+}
+
+impl Goal {
+    /// As the settings say.
+    pub(crate) fn of(config: &Config) -> Self {
+        let Targets { search_milliseconds, warm_up_seconds, .. } = config.targets();
+        Self {
+            p95: Duration::from_millis(search_milliseconds),
+            deadline: Duration::from_secs(warm_up_seconds) / config.time_divisor(),
+        }
+    }
 }
 
 /// What warming up came to.

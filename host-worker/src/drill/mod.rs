@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::{
     backup::tool,
     boot::warm_up::WarmUp,
-    cli::{RestoreArgs, Selection},
+    cli::RestoreArgs,
     config::HostRole,
     error::Error,
     lock::HostLock,
@@ -95,17 +95,10 @@ async fn restored(
     let session = staged.as_ref().unwrap_or(session);
     findings.qdrant = Some(session.qdrant()?.version().await?.to_string());
     let args = RestoreArgs {
-        selection: Selection { backup: Some(envelope.task.backup), before: None },
         collections: envelope.collections.clone(),
-        suffix: None,
-        switch_alias: false,
         // What is in the way on a host of its own, and is not what an earlier attempt made whole, is what it made in half.
         replace: staged.is_some(),
-        fallback: false,
-        unproved: false,
-        concurrency: None,
-        bandwidth_limit: None,
-        nice: 0,
+        ..RestoreArgs::of(envelope.task.backup)
     };
     // The journal stays: until the state machine has the answer, an attempt after this one may have to find the work done.
     let restore = async |chosen, phases: &mut Phases| {

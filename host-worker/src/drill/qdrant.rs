@@ -12,12 +12,12 @@ use crate::{
         sequence::LOOPBACK,
         warm_up::{self, WarmUp},
     },
-    config::Targets,
     error::Error,
     machine::{Container, Launch, Machine},
     output::on_one_line,
     progress::Phases,
     pulse::Phase,
+    select,
     session::Session,
     verify,
 };
@@ -35,11 +35,7 @@ pub(super) async fn started(
     let config = &session.config;
     let Some(boot) = config.boot() else { return Ok(None) };
     phases.enter(Phase::Start);
-    let version = manifest
-        .qdrant
-        .version
-        .parse()
-        .map_err(|source| Error::Setting { name: "the backup's Qdrant version", source: Box::new(source) })?;
+    let version = select::qdrant_version(manifest)?;
     let image = Image::new(&boot.image)?.at(version)?;
     let launch = Launch { image: image.name().to_owned(), address: LOOPBACK };
     let machine = Machine::of(config, !config.has_systemd()).await?;
@@ -70,11 +66,7 @@ pub(super) async fn warmed(session: &Session, manifest: &Manifest, phases: &mut 
     phases.enter(Phase::WarmUp);
     let work = async {
         let golden = verify::golden(session, manifest).await?;
-        let Targets { search_milliseconds, warm_up_seconds, .. } = session.config.targets();
-        let goal = warm_up::Goal {
-            p95: Duration::from_millis(search_milliseconds),
-            deadline: Duration::from_secs(warm_up_seconds) / session.config.time_divisor(),
-        };
+        let goal = warm_up::Goal::of(&session.config);
         warm_up::warm_up(&session.qdrant()?, Some(&golden), &session.config.data_dir(), goal).await
     };
     match session.unless_cancelled(work).await {

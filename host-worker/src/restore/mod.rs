@@ -125,11 +125,7 @@ pub(crate) async fn restore_chosen(
     let manifest = &chosen.manifest;
     let qdrant = session.qdrant()?.watched(phases.pulse().clone());
     let server = qdrant.version().await?;
-    let recorded = manifest
-        .qdrant
-        .version
-        .parse()
-        .map_err(|source| Error::Setting { name: "the backup's Qdrant version", source: Box::new(source) })?;
+    let recorded = select::qdrant_version(manifest)?;
     qdrant::version::can_restore(recorded, server)?;
     server.check_supported()?;
     let mode = mode(args);
