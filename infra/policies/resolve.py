@@ -7,6 +7,7 @@ mean the same. Says what breaks a quota of AWS: a policy that is too long is onl
     python resolve.py [FILE]     writes FILE, resolved.json beside this file by default
 """
 
+import ast
 import json
 import os
 import sys
@@ -62,10 +63,21 @@ class Deployment:
             sys.exit(f"{file}: the stack is {stack['StackStatus']}: {stack.get('StackStatusReason', 'no reason given')}")
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
+    def deployed(self, stack, region=REGION):
+        return next(s for s in cloudformation_backends[ACCOUNT][region].stacks.values() if s.name == stack)
+
     def properties(self, stack, resource, region=REGION):
         """The properties of a resource that moto does not make, as its parser resolves them."""
-        fake = next(s for s in cloudformation_backends[ACCOUNT][region].stacks.values() if s.name == stack)
-        return without_no_value(moto_parsing.clean_json(fake.template_dict["Resources"][resource]["Properties"], fake.resource_map))
+        deployed = self.deployed(stack, region)
+        return without_no_value(moto_parsing.clean_json(deployed.template_dict["Resources"][resource]["Properties"], deployed.resource_map))
+
+    def attach(self, stack):
+        """Moto makes roles without the managed policies that they ask for."""
+        for logical, resource in self.deployed(stack).template_dict["Resources"].items():
+            if resource["Type"] == "AWS::IAM::Role":
+                properties = self.properties(stack, logical)
+                for arn in properties.get("ManagedPolicyArns", []):
+                    boto3.client("iam").attach_role_policy(RoleName=properties["RoleName"], PolicyArn=arn)
 
     def run(self, with_replica):
         artifacts = self.deploy("artifacts", "artifacts.yaml")
@@ -80,6 +92,7 @@ class Deployment:
             boto3.client("iam").create_role(RoleName=arn.split("/")[-1], AssumeRolePolicyDocument=trust)
         self.deploy("secrets", "stacks/secrets.yaml")
         self.deploy("identity", "stacks/identity.yaml")
+        self.attach("identity")
 
         names = {
             "account": ACCOUNT, "region": REGION, "replica region": REPLICA_REGION, "name": NAME, "backups": storage["BucketArn"], "artifacts": artifacts["BucketArn"],
@@ -111,22 +124,28 @@ def without_no_value(value):
 
 
 def key_policy(arn, region=REGION):
-    policy = boto3.client("kms", region_name=region).get_key_policy(KeyId=arn, PolicyName="default")["Policy"]
-    # What moto's CloudFormation made is not serialised again.
-    return json.loads(policy) if isinstance(policy, str) else policy
+    return parsed(boto3.client("kms", region_name=region).get_key_policy(KeyId=arn, PolicyName="default")["Policy"])
+
+
+def parsed(document):
+    """A policy as moto answers: an object, JSON, or, of a role that its CloudFormation has made, the Python that it keeps."""
+    if not isinstance(document, str):
+        return document
+    return ast.literal_eval(document) if document.startswith("{'") else json.loads(document)
 
 
 def roles_and_managed():
     iam, roles, managed = boto3.client("iam"), {}, {}
     for role in iam.list_roles()["Roles"]:
         name = role["RoleName"]
-        inline = {p: iam.get_role_policy(RoleName=name, PolicyName=p)["PolicyDocument"] for p in iam.list_role_policies(RoleName=name)["PolicyNames"]}
+        inline = {p: parsed(iam.get_role_policy(RoleName=name, PolicyName=p)["PolicyDocument"]) for p in iam.list_role_policies(RoleName=name)["PolicyNames"]}
         attached = []
         for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
             version = iam.get_policy(PolicyArn=policy["PolicyArn"])["Policy"]["DefaultVersionId"]
-            managed[policy["PolicyName"]] = iam.get_policy_version(PolicyArn=policy["PolicyArn"], VersionId=version)["PolicyVersion"]["Document"]
+            document = iam.get_policy_version(PolicyArn=policy["PolicyArn"], VersionId=version)["PolicyVersion"]["Document"]
+            managed[policy["PolicyName"]] = parsed(document)
             attached.append(policy["PolicyName"])
-        roles[name.removeprefix(f"{NAME}-")] = {"name": name, "trust": role["AssumeRolePolicyDocument"], "inline": inline, "managed": sorted(attached)}
+        roles[name.removeprefix(f"{NAME}-")] = {"name": name, "trust": parsed(role["AssumeRolePolicyDocument"]), "inline": inline, "managed": sorted(attached)}
     return roles, managed
 
 
