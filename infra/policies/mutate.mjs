@@ -4,7 +4,14 @@
 import { evaluate, list, resourcePolicyName } from './policies.mjs'
 
 // What survives and may, with the reason: an entry that no longer survives is an error, too.
-const EXPLAINED = {}
+const TWO_LOCKS = "the policy of the key denies every use that is not through S3, so that the role's own limit is the second of two locks"
+const EXPLAINED = {
+  'qdrant-encrypt-backups Encrypt: without StringEquals kms:ViaService': TWO_LOCKS,
+  'qdrant-find-backups Decrypt: without StringEquals kms:ViaService': TWO_LOCKS,
+  'qdrant-indexing EncryptTheMarker: without StringEquals kms:ViaService': TWO_LOCKS,
+  'qdrant-read-replica DecryptTheSecondRegion: without StringLike kms:ViaService': TWO_LOCKS,
+  'replication/replicate Decrypt: without StringEquals kms:ViaService': TWO_LOCKS
+}
 
 export async function mutate(policies, cases) {
   const documents = [

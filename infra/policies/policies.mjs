@@ -33,6 +33,7 @@ const EXAMPLES = {
   'read-only key': 'secretsmanager:secret:{name}/qdrant-read-only-api-key-AbCdEf'
 }
 
+const GIVEN_EVERYTHING = ' given everything'
 const ADMINISTRATOR_ACCESS = { Version: '2012-10-17', Statement: [{ Sid: 'Everything', Effect: 'Allow', Action: '*', Resource: '*' }] }
 
 export const list = (value) => (value === undefined ? [] : Array.isArray(value) ? value : [value])
@@ -97,10 +98,15 @@ function arn(text, { account, region }) {
   return `arn:aws:${service}:${service === 'iam' ? '' : region}:${account}:${rest.join(':')}`
 }
 
-// Who asks: a role of the deployment, an administrator of the account, another account, nobody, or a service by its name.
+// Who asks: a role of the deployment (as it is, or were it given every right one day), an administrator of the account, the same of another account, nobody, or a
+// service by its name.
 function principal(who, { names, roles, managed }) {
   if (who === 'nobody') return { principal: anonymousPrincipal, identity: [], context: {} }
   if (who.endsWith('.amazonaws.com')) return { principal: who, identity: [], context: {} }
+  if (who.endsWith(GIVEN_EVERYTHING)) {
+    const role = principal(who.slice(0, -GIVEN_EVERYTHING.length), { names, roles, managed })
+    return { ...role, identity: [{ name: who, policy: ADMINISTRATOR_ACCESS }] }
+  }
   const session = (account, name) => `arn:aws:sts::${account}:assumed-role/${name}/session`
   const known = (account, name) => ({ 'aws:PrincipalArn': `arn:aws:iam::${account}:role/${name}`, 'aws:PrincipalAccount': account })
   if (who === 'administrator' || who === 'stranger') {
@@ -123,8 +129,14 @@ export function resourcePolicyName(on, { names, roles }) {
   return Object.keys(names).find((name) => typeof names[name] === 'string' && names[name].startsWith('arn:') && (on === names[name] || on.startsWith(`${names[name]}/`)))
 }
 
+// A key without a policy that says so could not be used by IAM policies at all.
+function keyOfSomebodyElse({ account }) {
+  return { Version: '2012-10-17', Statement: [{ Sid: 'ThisAccount', Effect: 'Allow', Principal: { AWS: `arn:aws:iam::${account}:root` }, Action: 'kms:*', Resource: '*' }] }
+}
+
 function resourcePolicy(on, action, policies) {
   const name = resourcePolicyName(on, policies)
+  if (!name && on.startsWith('arn:aws:kms:')) return keyOfSomebodyElse(policies.names)
   if (name?.startsWith('trust:')) return action === 'sts:AssumeRole' ? policies.roles[name.slice(6)].trust : undefined
   return name && policies.resources[name]
 }
