@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod docs;
+mod infrastructure;
 mod runbook;
 mod settings;
 mod workflow;
