@@ -62,10 +62,7 @@ struct Boot {
 pub async fn health(config: &Config, now: Timestamp) -> Result<Health, Error> {
     let qdrant = answers(config).await.map_err(|error| on_one_line(&error));
     let work_dir = config.work_dir();
-    let boot = match config.boot() {
-        Some(_) => Some(Boot::of(record::read(&work_dir), qdrant.is_ok(), now)),
-        None => None,
-    };
+    let boot = config.boot().map(|_| Boot::of(record::read(&work_dir), qdrant.is_ok(), now));
     let disk = config.boot().map_or_else(|| config.data_dir(), |boot| boot.workspace.clone());
     Ok(Health {
         qdrant,
