@@ -1,5 +1,11 @@
 //! Worker and functions are upgraded at different moments: each reads what the release before it wrote, and what the one after it may add.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this crate does no I/O but in its tests, and their assertions name the file"
+)]
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
 use std::{collections::BTreeMap, path::Path};
 
 use protocol::task::{Drilled, Envelope, Quiesced, Stored};
@@ -18,26 +24,24 @@ fn fixture(release: &str, name: &str) -> Value {
 
 /// The document with a field more in each of its objects: what a later release may say.
 fn later(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| (name.clone(), later(value)));
-            Value::Object(fields.chain([("added_later".to_owned(), json!({ "a": [1] }))]).collect())
-        }
-        Value::Array(items) => items.iter().map(later).collect(),
-        other => other.clone(),
+    if let Some(fields) = value.as_object() {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), later(value)));
+        Value::Object(fields.chain([("added_later".to_owned(), json!({ "a": [1] }))]).collect())
+    } else if let Some(items) = value.as_array() {
+        items.iter().map(later).collect()
+    } else {
+        value.clone()
     }
 }
 
 /// Whether `new` says all that `old` says: a reader of the old release finds every field where it was, of the same value.
 fn says(new: &Value, old: &Value) -> bool {
-    match (new, old) {
-        (Value::Object(new), Value::Object(old)) => {
-            old.iter().all(|(name, old)| new.get(name).is_some_and(|new| says(new, old)))
-        }
-        (Value::Array(new), Value::Array(old)) => {
-            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| says(new, old))
-        }
-        (new, old) => new == old,
+    if let Some(old) = old.as_object() {
+        old.iter().all(|(name, old)| new.get(name).is_some_and(|new| says(new, old)))
+    } else if let (Some(new), Some(old)) = (new.as_array(), old.as_array()) {
+        new.len() == old.len() && new.iter().zip(old).all(|(new, old)| says(new, old))
+    } else {
+        new == old
     }
 }
 
