@@ -38,9 +38,9 @@ fn spelled_out(value: serde_yaml_ng::Value) -> Value {
         Yaml::String(text) => text.into(),
         Yaml::Sequence(items) => items.into_iter().map(spelled_out).collect(),
         Yaml::Mapping(fields) => {
-            let text = |key: serde_yaml_ng::Value| match key {
-                Yaml::String(key) => key,
-                other => serde_yaml_ng::to_string(&other).unwrap().trim().to_owned(),
+            let text = |key: serde_yaml_ng::Value| {
+                key.as_str()
+                    .map_or_else(|| serde_yaml_ng::to_string(&key).unwrap().trim().to_owned(), str::to_owned)
             };
             Value::Object(
                 fields.into_iter().map(|(key, value)| (text(key), spelled_out(value))).collect::<Map<_, _>>(),
@@ -66,13 +66,11 @@ fn spelled_out(value: serde_yaml_ng::Value) -> Value {
 /// Every value of an object with this one key, wherever it is: `Ref`, `Fn::GetAtt`.
 pub(super) fn calls<'a>(value: &'a Value, function: &str) -> Vec<&'a Value> {
     let mut found = Vec::new();
-    match value {
-        Value::Object(fields) => {
-            found.extend(fields.get(function).filter(|_| fields.len() == 1));
-            found.extend(fields.values().flat_map(|value| calls(value, function)));
-        }
-        Value::Array(items) => found.extend(items.iter().flat_map(|value| calls(value, function))),
-        _ => {}
+    if let Some(fields) = value.as_object() {
+        found.extend(fields.get(function).filter(|_| fields.len() == 1));
+        found.extend(fields.values().flat_map(|value| calls(value, function)));
+    } else if let Some(items) = value.as_array() {
+        found.extend(items.iter().flat_map(|value| calls(value, function)));
     }
     found
 }
