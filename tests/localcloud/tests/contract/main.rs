@@ -5,6 +5,7 @@
 mod docs;
 mod runbook;
 mod settings;
+mod stacks;
 mod workflow;
 mod workspace;
 
