@@ -6,6 +6,7 @@ mod docs;
 mod infrastructure;
 mod runbook;
 mod settings;
+mod stacks;
 mod workflow;
 mod workspace;
 
