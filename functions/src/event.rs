@@ -5,12 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use protocol::{
     BackupId, CollectionName, Envelope, ExecutionName, TaskId, TaskKind, TaskToken, TokenOrder,
     task::{Drilled, Stored},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -26,6 +29,8 @@ const INPUT: &str = r#"{"trigger":"marker|schedule|console","force":false,"colle
 /// The form of `decide`.
 const DECIDE: &str =
     r#"{"operation":"decide","input":{…},"execution":"…","started_at":"2026-11-23T05:14:00Z"}"#;
+/// The form of `freshness`.
+const FRESHNESS: &str = r#"{"operation":"freshness","input":{"stuck_after_seconds":86400} or {},"execution":"…","backups":{"recent":[{"StartDate":"…","Status":"…"}],"running":[…]},"drills":{"schedule":"none|weekly|monthly","created_at":"…","running":[…],"passed":[…]}}"#;
 /// The form of `quiesce` and `backup`.
 const DISPATCH: &str = r#"{"operation":"quiesce|backup","backup":{the answer to decide},"execution":"…","entered_at":"2026-11-23T05:14:00Z","retry_count":0,"token":"…"}"#;
 /// The form of `publish-manifest`'s event.
@@ -119,6 +124,118 @@ pub struct Decided {
     /// The batch that the success marker names, where it was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<String>,
+}
+
+/// Event of `freshness`.
+#[derive(Debug)]
+pub(crate) struct Freshness {
+    pub(crate) execution: ExecutionName,
+    pub(crate) stuck_after: Option<SignedDuration>,
+    pub(crate) backups: Backups,
+    pub(crate) drills: Drills,
+}
+
+/// Executions of the backup machine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Backups {
+    /// The last ones, newest first, whatever came of them.
+    pub(crate) recent: Vec<Execution>,
+    pub(crate) running: Vec<Execution>,
+}
+
+/// Executions of the drill machine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Drills {
+    pub(crate) schedule: DrillSchedule,
+    /// When the machine was made.
+    #[serde(deserialize_with = "moment")]
+    pub(crate) created_at: Timestamp,
+    pub(crate) running: Vec<Execution>,
+    /// The last one that succeeded, if any.
+    pub(crate) passed: Vec<Execution>,
+}
+
+/// How often drills are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DrillSchedule {
+    /// Never by themselves.
+    None,
+    /// Every week.
+    Weekly,
+    /// Every month.
+    Monthly,
+}
+
+/// An execution as `ListExecutions` has it; what else it says is not looked at.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Execution {
+    #[serde(rename = "StartDate", deserialize_with = "moment")]
+    pub(crate) started_at: Timestamp,
+    #[serde(rename = "StopDate", default, deserialize_with = "moment_or_none")]
+    stopped_at: Option<Timestamp>,
+    #[serde(rename = "Status")]
+    status: String,
+}
+
+impl Execution {
+    pub(crate) fn has_succeeded(&self) -> bool {
+        self.status == "SUCCEEDED"
+    }
+
+    pub(crate) fn ended_at(&self) -> Timestamp {
+        self.stopped_at.unwrap_or(self.started_at)
+    }
+}
+
+/// A time as an SDK integration writes it: as text. An API of Step Functions itself has seconds, which are understood too, because only AWS can show which it is.
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Raw {
+        Text(Timestamp),
+        Seconds(f64),
+    }
+    match Raw::deserialize(deserializer)? {
+        Raw::Text(moment) => Ok(moment),
+        Raw::Seconds(seconds) => SignedDuration::try_from_secs_f64(seconds)
+            .and_then(|since| Timestamp::UNIX_EPOCH.checked_add(since))
+            .map_err(D::Error::custom),
+    }
+}
+
+fn moment_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    moment(deserializer).map(Some)
+}
+
+/// Answer to `freshness`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Fresh {
+    /// What `cloudwatch:PutMetricData` is given.
+    pub(crate) metric_data: Vec<MetricDatum>,
+    /// What it comes from, for a person.
+    pub(crate) reason: String,
+}
+
+/// A number as CloudWatch takes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct MetricDatum {
+    metric_name: &'static str,
+    unit: &'static str,
+    value: u64,
+}
+
+impl MetricDatum {
+    pub(crate) fn count(metric_name: &'static str, value: u64) -> Self {
+        Self { metric_name, unit: "Count", value }
+    }
+
+    pub(crate) fn seconds(metric_name: &'static str, value: u64) -> Self {
+        Self { metric_name, unit: "Seconds", value }
+    }
 }
 
 /// Event of `publish-manifest`.
@@ -261,6 +378,26 @@ pub(crate) fn decide(event: Value) -> Result<Decide, Error> {
     }
     let Raw { input, execution, started_at } = read("the event", event, DECIDE)?;
     Ok(Decide { input: self::input(input)?, execution, started_at })
+}
+
+pub(crate) fn freshness(event: Value) -> Result<Freshness, Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Raw {
+        input: Value,
+        execution: ExecutionName,
+        backups: Backups,
+        drills: Drills,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct RawInput {
+        stuck_after_seconds: Option<u32>,
+    }
+    let Raw { input, execution, backups, drills } = read("the event", event, FRESHNESS)?;
+    let RawInput { stuck_after_seconds } = read(THE_INPUT, input, FRESHNESS)?;
+    let stuck_after = stuck_after_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
+    Ok(Freshness { execution, stuck_after, backups, drills })
 }
 
 fn input(value: Value) -> Result<Input, Error> {

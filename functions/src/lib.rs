@@ -13,6 +13,7 @@ mod dispatch;
 pub mod emf;
 mod error;
 pub mod event;
+mod freshness;
 pub mod hosts;
 pub mod publish_manifest;
 pub mod quiesce_check;
@@ -36,6 +37,7 @@ pub use decide::MAX_WAIT;
 pub use diagnostic::MAX_MESSAGE;
 pub use dispatch::Dispatched;
 pub use error::Error;
+pub use freshness::STUCK_AFTER;
 pub use hosts::Hosts;
 pub use run::run;
 pub use ssm::DELIVERY_TIMEOUT;
@@ -46,7 +48,7 @@ use emf::Metric;
 /// The functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Function {
-    /// Decides, and has the host wait until nothing is being written.
+    /// Decides, has the host wait until nothing is being written, and says how fresh the published backup is.
     QuiesceCheck,
     /// Has the host make the backup.
     TriggerSnapshot,

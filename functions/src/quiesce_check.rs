@@ -1,4 +1,4 @@
-//! `quiesce-check`: decides whether there is anything to back up, and has the host wait until nothing is being written.
+//! `quiesce-check`: decides whether there is anything to back up, has the host wait until nothing is being written, and says how fresh the published backup is.
 
 use catalog::{Catalog, ObjectStore};
 use jiff::Timestamp;
@@ -11,11 +11,12 @@ use crate::{
     decide::decide,
     error::Error,
     event::{self, Decision},
+    freshness::freshness,
     hosts::Hosts,
     trigger_snapshot::hand_over,
 };
 
-/// Answers one call: `decide` or `quiesce`.
+/// Answers one call: `decide`, `quiesce` or `freshness`.
 pub async fn handle<S: ObjectStore, H: Hosts>(
     settings: &Settings,
     catalog: &Catalog<S>,
@@ -32,7 +33,13 @@ pub async fn handle<S: ObjectStore, H: Hosts>(
             };
             Ok(Reply::to(&decided)?.count(outcome))
         }
+        Some("freshness") => {
+            let event = event::freshness(event)?;
+            Reply::to(&freshness(catalog, settings.success_marker(), event, now).await?)
+        }
         Some("quiesce") => hand_over(settings, hosts, TaskKind::Quiesce, event).await,
-        other => Err(event::no_such_operation(&event, other, r#"{"operation":"decide|quiesce",…}"#)),
+        other => {
+            Err(event::no_such_operation(&event, other, r#"{"operation":"decide|quiesce|freshness",…}"#))
+        }
     }
 }

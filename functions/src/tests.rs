@@ -271,7 +271,7 @@ async fn every_function_says_what_it_can_do() {
         (
             Function::QuiesceCheck,
             json!({"operation": "backup"}),
-            "`backup` is not known here; hint: it has the form {\"operation\":\"decide|quiesce\"",
+            "`backup` is not known here; hint: it has the form {\"operation\":\"decide|quiesce|freshness\"",
         ),
         (Function::TriggerSnapshot, json!({"operation": "quiesce"}), "`quiesce` is not known here"),
         (Function::TriggerSnapshot, json!(null), "it is missing"),

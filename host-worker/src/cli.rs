@@ -52,6 +52,8 @@ pub enum Command {
     Acknowledge,
     /// Check everything that a backup needs, and say what to do about it
     Doctor,
+    /// Look at the host once: does Qdrant serve, how full is the disk, how far is the boot
+    Health(HealthArgs),
     /// Bring this host up: disks, restore, verification, warm-up, and only then Qdrant at its address
     Boot(BootArgs),
     /// For the SSM document: keep the task in the environment (SSM_…) and start a worker for it
@@ -75,6 +77,7 @@ impl Command {
             | Self::Prune(_)
             | Self::Acknowledge
             | Self::Doctor
+            | Self::Health(_)
             | Self::Boot(_)
             | Self::Dispatch => 0,
         }
@@ -135,6 +138,14 @@ impl BackupArgs {
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// How to say how the host is.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct HealthArgs {
+    /// Print the array that `aws cloudwatch put-metric-data --metric-data` takes, whatever it says
+    #[arg(long)]
+    pub cloudwatch: bool,
 }
 
 /// Which backup.

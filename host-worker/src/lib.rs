@@ -13,6 +13,7 @@ pub mod drill;
 pub mod error;
 pub mod golden;
 pub mod governor;
+pub mod health;
 pub mod limits;
 pub mod lock;
 pub mod machine;
@@ -116,6 +117,14 @@ async fn command(cli: Cli, display: Display) -> Result<ExitCode, Error> {
                 let session = open().await?;
                 let diagnosis = session.unless_cancelled(doctor::doctor(&session, now)).await??;
                 judged(&diagnosis, diagnosis.healthy, FailureKind::Internal, cli.json)
+            }
+            Command::Health(args) => {
+                let health = health::health(&config, now).await?;
+                if args.cloudwatch {
+                    return done(&health::ForCloudWatch(health), cli.json);
+                }
+                let good = health.good();
+                judged(&health, good, FailureKind::Internal, cli.json)
             }
             Command::Boot(args) => {
                 let order = boot::Order::new(&config, args, now)?;

@@ -1,5 +1,7 @@
 //! The embedded Auto Scaling, as far as an instance of a group talks to it, and the instance metadata service that tells an instance who it is.
 //!
+//! A state machine calls the same group by its SDK integration ([`AutoScaling::task`]).
+//!
 //! Not there: groups, launches and terminations by themselves, signatures, and every other action.
 
 use std::{
@@ -15,9 +17,12 @@ use axum::{
     routing::{get, post, put},
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     script::Script,
     serve::{DropConnection, HttpServer},
+    stepfunctions::TaskError,
 };
 
 /// The token that the metadata service gives, and wants back.
@@ -52,6 +57,32 @@ pub enum Standing {
     Waiting,
     /// `InService`.
     InService,
+    /// `Terminating:Wait`.
+    Terminating,
+    /// `Terminating:Proceed`: nobody waits for the instance any more.
+    Gone,
+}
+
+impl Standing {
+    /// The name of the state.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Waiting => "Pending:Wait",
+            Self::InService => "InService",
+            Self::Terminating => "Terminating:Wait",
+            Self::Gone => "Terminating:Proceed",
+        }
+    }
+
+    /// What comes after the hook that is waited for, by the hook's name: none where no hook is.
+    fn after(self, hook: &str) -> Option<Self> {
+        match (self, hook) {
+            (Self::Waiting, AutoScaling::HOOK) => Some(Self::InService),
+            (Self::Terminating, AutoScaling::LAST_HOOK) => Some(Self::Gone),
+            _ => None,
+        }
+    }
 }
 
 /// What happens to a call, scripted by its action.
@@ -72,6 +103,8 @@ impl AutoScaling {
     pub const GROUP: &str = "qdrant";
     /// The launch hook's name.
     pub const HOOK: &str = "restored";
+    /// The terminate hook's name.
+    pub const LAST_HOOK: &str = "last-backup";
 
     /// Starts the services.
     pub fn start() -> anyhow::Result<Self> {
@@ -111,6 +144,62 @@ impl AutoScaling {
     pub fn effects(&self) -> &Script<String, Effect> {
         &self.shared.effects
     }
+
+    /// Carries out `aws-sdk:autoscaling:ACTION`. Its model names no error that is raised here, so that the SDK has one exception for all of them.
+    pub fn task(&self, action: &str, parameters: &Value) -> Result<Value, TaskError> {
+        let runtime =
+            |problem: String| TaskError::new("States.Runtime", format!("autoscaling:{action}: {problem}"));
+        let (name, known): (_, &[&str]) = match action {
+            "recordLifecycleActionHeartbeat" => ("RecordLifecycleActionHeartbeat", &IDENTIFYING),
+            "completeLifecycleAction" => ("CompleteLifecycleAction", &COMPLETING),
+            _ => return Err(runtime("the embedded cloud does not have it".to_owned())),
+        };
+        let mut form = BTreeMap::new();
+        for (field, value) in
+            parameters.as_object().ok_or_else(|| runtime("parameters must be an object".to_owned()))?
+        {
+            let Some(text) = value.as_str().filter(|_| known.contains(&field.as_str())) else {
+                return Err(runtime(format!("`{field}` is not supported, or is no text")));
+            };
+            form.insert(field.clone(), text.to_owned());
+        }
+        match call(&self.shared, name, &form) {
+            Outcome::Done(_) => Ok(json!({})),
+            Outcome::Refused { status, message, .. } => {
+                let request = uuid::Uuid::new_v4();
+                Err(TaskError::new(
+                    "AutoScaling.AutoScalingException",
+                    format!(
+                        "{message} (Service: AutoScaling, Status Code: {}, Request ID: {request})",
+                        status.as_u16()
+                    ),
+                ))
+            }
+            Outcome::Unheard => Err(TaskError::new(
+                "AutoScaling.SdkClientException",
+                "Unable to execute HTTP request: Connection reset",
+            )),
+        }
+    }
+}
+
+/// What names a lifecycle action.
+const IDENTIFYING: [&str; 3] = ["AutoScalingGroupName", "LifecycleHookName", "InstanceId"];
+/// The same, and how it ends.
+const COMPLETING: [&str; 4] =
+    ["AutoScalingGroupName", "LifecycleHookName", "InstanceId", "LifecycleActionResult"];
+
+/// What a call comes to.
+enum Outcome {
+    /// What is in the result.
+    Done(String),
+    Refused {
+        status: StatusCode,
+        code: &'static str,
+        message: String,
+    },
+    /// It is done, and nobody hears of it.
+    Unheard,
 }
 
 async fn metadata(
@@ -129,11 +218,26 @@ async fn metadata(
 }
 
 async fn act(State(shared): State<Arc<Shared>>, Form(form): Form<BTreeMap<String, String>>) -> Response {
+    let action = form.get("Action").cloned().unwrap_or_default();
+    match call(&shared, &action, &form) {
+        Outcome::Done(result) => xml(
+            StatusCode::OK,
+            format!(
+                "<{action}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><{action}Result>{result}</{action}Result></{action}Response>"
+            ),
+        ),
+        Outcome::Refused { status, code, message } => refused(status, code, &message),
+        Outcome::Unheard => DropConnection::response(),
+    }
+}
+
+fn call(shared: &Shared, action: &str, form: &BTreeMap<String, String>) -> Outcome {
     let field = |name: &str| form.get(name).map_or("", String::as_str);
-    let action = field("Action").to_owned();
-    let effect = shared.effects.strike(&action);
+    let refused =
+        |status, code, message: &str| Outcome::Refused { status, code, message: message.to_owned() };
+    let effect = shared.effects.strike(&action.to_owned());
     let mut state = lock(&shared.state);
-    state.calls.push(action.clone());
+    state.calls.push(action.to_owned());
     match effect {
         Some(Effect::Denied) => {
             return refused(StatusCode::FORBIDDEN, "AccessDenied", "not authorized to perform this");
@@ -143,54 +247,39 @@ async fn act(State(shared): State<Arc<Shared>>, Form(form): Form<BTreeMap<String
         }
         Some(Effect::Over) => {
             if let Some((_, standing)) = &mut state.instance {
-                *standing = Standing::InService;
+                let terminating = matches!(standing, Standing::Terminating | Standing::Gone);
+                *standing = if terminating { Standing::Gone } else { Standing::InService };
             }
         }
         Some(Effect::LoseReply) | None => {}
     }
-    let result = match action.as_str() {
+    let result = match action {
         "DescribeAutoScalingInstances" => described(&state, field("InstanceIds.member.1")),
         "RecordLifecycleActionHeartbeat" | "CompleteLifecycleAction" => {
             let ours = field("AutoScalingGroupName") == AutoScaling::GROUP
-                && field("LifecycleHookName") == AutoScaling::HOOK
                 && (action.starts_with('R') || field("LifecycleActionResult") == "CONTINUE");
-            match &mut state.instance {
-                Some((instance, standing))
-                    if ours && instance == field("InstanceId") && *standing == Standing::Waiting =>
-                {
-                    if action.starts_with('C') {
-                        *standing = Standing::InService;
-                    }
-                    String::new()
-                }
-                _ => {
-                    let message =
-                        format!("No active Lifecycle Action found with instance ID {}", field("InstanceId"));
-                    return refused(StatusCode::BAD_REQUEST, "ValidationError", &message);
-                }
+            let waits =
+                state.instance.as_mut().filter(|(instance, _)| ours && instance == field("InstanceId"));
+            let next = waits.as_ref().and_then(|(_, standing)| standing.after(field("LifecycleHookName")));
+            let (Some((_, standing)), Some(next)) = (waits, next) else {
+                let message =
+                    format!("No active Lifecycle Action found with instance ID {}", field("InstanceId"));
+                return refused(StatusCode::BAD_REQUEST, "ValidationError", &message);
+            };
+            if action.starts_with('C') {
+                *standing = next;
             }
+            String::new()
         }
         other => return refused(StatusCode::BAD_REQUEST, "InvalidAction", &format!("no action {other}")),
     };
-    if effect == Some(Effect::LoseReply) {
-        return DropConnection::response();
-    }
-    xml(
-        StatusCode::OK,
-        format!(
-            "<{action}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><{action}Result>{result}</{action}Result></{action}Response>"
-        ),
-    )
+    if effect == Some(Effect::LoseReply) { Outcome::Unheard } else { Outcome::Done(result) }
 }
 
 fn described(state: &Group, asked: &str) -> String {
     let members = match &state.instance {
         Some((instance, standing)) if instance == asked => {
-            let standing = match standing {
-                Standing::Pending => "Pending",
-                Standing::Waiting => "Pending:Wait",
-                Standing::InService => "InService",
-            };
+            let standing = standing.name();
             format!(
                 "<member><InstanceId>{instance}</InstanceId><AutoScalingGroupName>{}</AutoScalingGroupName><AvailabilityZone>us-east-1a</AvailabilityZone><LifecycleState>{standing}</LifecycleState><HealthStatus>HEALTHY</HealthStatus><ProtectedFromScaleIn>false</ProtectedFromScaleIn></member>",
                 AutoScaling::GROUP

@@ -6,6 +6,7 @@ pub mod autoscaling;
 mod background;
 pub mod cli;
 pub mod cloud;
+pub mod cloudwatch;
 pub mod corpus;
 pub mod demo;
 pub mod disks;

@@ -12,22 +12,25 @@
 mod gateway;
 mod host;
 mod machines;
+mod sfn;
 mod staging;
 mod tasks;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use functions::Function;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    autoscaling::{AutoScaling, Standing},
     cloud::{BUCKET, Cloud, Program},
+    cloudwatch::CloudWatch,
     ec2::{Ec2, Ec2Options},
     events::{Events, ExecutionRule, KeyPattern, ObjectRule, Sns, StartExecution},
     lambda::{FunctionOptions, Lambda, LambdaOptions},
@@ -39,7 +42,7 @@ use crate::{
 
 pub use self::{
     host::{INSTANCE, STAGING_TAG, TAG},
-    machines::{Machine, definition},
+    machines::{Machine, NAMESPACE, definition},
     staging::StagingHosts,
 };
 
@@ -111,6 +114,10 @@ pub struct Workflow {
     pub staging: Arc<StagingHosts>,
     /// The topic of failures.
     pub sns: Arc<Sns>,
+    /// CloudWatch.
+    pub cloudwatch: Arc<CloudWatch>,
+    /// The Auto Scaling group of the host.
+    pub autoscaling: Arc<AutoScaling>,
     /// EventBridge.
     pub events: Events,
     divisor: u32,
@@ -140,11 +147,16 @@ impl Workflow {
         let staging = Arc::new(StagingHosts::new(Arc::clone(&ssm), dir, options.staging_qdrant.clone()));
         let ec2 = Ec2::start(divided(&options.ec2, options.divisor), Arc::<StagingHosts>::clone(&staging))?;
         ec2.add_template(TEMPLATE.0, TEMPLATE.1);
+        let cloudwatch = Arc::<CloudWatch>::default();
+        let autoscaling = Arc::new(AutoScaling::start()?);
         let tasks = Arc::new(tasks::Router {
             lambda: Arc::clone(&lambda),
             sns: Arc::clone(&sns),
             ec2: Arc::new(ec2),
             ssm: Arc::clone(&ssm),
+            cloudwatch: Arc::clone(&cloudwatch),
+            autoscaling: Arc::clone(&autoscaling),
+            step_functions: OnceLock::new(),
         });
         let clock = Clock::wall().divided_by(options.divisor);
         let draws = Draws::random();
@@ -154,6 +166,7 @@ impl Workflow {
             Box::new(if options.eager { draws.without_delays() } else { draws }),
         );
         let step_functions = Front::new(service.clone());
+        let _first_time = tasks.step_functions.set(step_functions.clone());
         let machines = deploy(&service, &lambda)?;
         let router = gateway::router(step_functions.clone(), &ssm, &lambda, &tasks);
         let gateway = HttpServer::start(router, options.port)?;
@@ -166,8 +179,20 @@ impl Workflow {
         events.watch(service.ended_executions());
         let divisor = options.divisor;
         let ec2 = Arc::clone(&tasks.ec2);
-        let workflow =
-            Self { step_functions, ssm, lambda, ec2, staging, sns, events, divisor, machines, gateway };
+        let workflow = Self {
+            step_functions,
+            ssm,
+            lambda,
+            ec2,
+            staging,
+            sns,
+            cloudwatch,
+            autoscaling,
+            events,
+            divisor,
+            machines,
+            gateway,
+        };
         workflow.add_host(cloud, INSTANCE)?;
         workflow.staging.set_base(host::options(cloud, INSTANCE, &workflow.endpoint(), divisor)?);
         Ok(workflow)
@@ -219,6 +244,32 @@ impl Workflow {
     pub fn start_execution_of(&self, machine: Machine, input: &Value) -> anyhow::Result<String> {
         let started = self.service().start_execution(self.machine(machine), None, Some(&input.to_string()));
         Ok(started.map_err(|error| anyhow::anyhow!("{error}"))?.arn)
+    }
+
+    /// Terminates an instance as its group does when it is replaced on purpose: the hook waits, and its event starts the machine. Must be called within a
+    /// runtime.
+    pub fn terminate(&self, instance_id: &str) -> anyhow::Result<String> {
+        self.autoscaling.set(instance_id, Standing::Terminating);
+        let event = json!({
+            "version": "0",
+            "id": uuid::Uuid::new_v4(),
+            "detail-type": "EC2 Instance-terminate Lifecycle Action",
+            "source": "aws.autoscaling",
+            "account": ACCOUNT,
+            "time": jiff::Timestamp::now(),
+            "region": REGION,
+            "resources": [],
+            "detail": {
+                "LifecycleActionToken": uuid::Uuid::new_v4(),
+                "AutoScalingGroupName": AutoScaling::GROUP,
+                "LifecycleHookName": AutoScaling::LAST_HOOK,
+                "EC2InstanceId": instance_id,
+                "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+                "Origin": "AutoScalingGroup",
+                "Destination": "EC2",
+            },
+        });
+        self.start_execution_of(Machine::BeforeTermination, &event)
     }
 
     /// Waits until an execution has ended.

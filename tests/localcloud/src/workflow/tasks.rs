@@ -1,17 +1,20 @@
 //! Where a state machine's tasks go.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::sfn;
 use crate::{
+    autoscaling::AutoScaling,
+    cloudwatch::CloudWatch,
     ec2::Ec2,
     events::Sns,
     lambda::Lambda,
     ssm::{Answer, Ssm},
-    stepfunctions::{LambdaCall, TaskError, TaskRequest, Tasks},
+    stepfunctions::{Front, LambdaCall, TaskError, TaskRequest, Tasks},
 };
 
 /// What SSM's model has names for; all else is its service's exception.
@@ -30,6 +33,10 @@ pub(super) struct Router {
     pub(super) sns: Arc<Sns>,
     pub(super) ec2: Arc<Ec2>,
     pub(super) ssm: Arc<Ssm>,
+    pub(super) cloudwatch: Arc<CloudWatch>,
+    pub(super) autoscaling: Arc<AutoScaling>,
+    /// What runs the machines, which call it too. It is there only after them.
+    pub(super) step_functions: OnceLock<Front>,
 }
 
 #[async_trait]
@@ -64,7 +71,13 @@ impl Router {
         parameters: &Value,
     ) -> Result<Value, TaskError> {
         match (service, action) {
+            ("autoscaling", _) => self.autoscaling.task(action, parameters),
+            ("cloudwatch", _) => self.cloudwatch.task(action, parameters),
             ("ec2", _) => self.ec2.task(action, parameters).await,
+            ("sfn", _) => match self.step_functions.get() {
+                Some(front) => sfn::task(front, action, parameters).await,
+                None => Err(absent("aws-sdk:sfn", action)),
+            },
             ("ssm", "describeInstanceInformation") => {
                 let body = parameters.to_string();
                 let answer = self.ssm.handle("AmazonSSM.DescribeInstanceInformation", body.as_bytes()).await;

@@ -84,6 +84,7 @@ fn every_command_and_flag_in_the_documents_exists() {
         "publish",
         "acknowledge",
         "doctor",
+        "health",
         "boot",
         "dispatch",
         "task",

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod docs;
+mod infrastructure;
 mod runbook;
 mod settings;
+mod stacks;
 mod workflow;
 mod workspace;
 

@@ -18,7 +18,7 @@ use crate::{read, root};
 /// How long SSM may take to deliver a command, in seconds (`functions`).
 const DELIVERY: u64 = functions::DELIVERY_TIMEOUT.as_secs();
 /// Errors that are no failure kinds, and where they come from.
-const FOREIGN: [&str; 21] = [
+const FOREIGN: [&str; 29] = [
     // Step Functions.
     "States.ALL",
     "States.DataLimitExceeded",
@@ -38,9 +38,17 @@ const FOREIGN: [&str; 21] = [
     "SNS.KMSThrottlingException",
     "SNS.SdkClientException",
     "SNS.ThrottledException",
-    // EC2, whose model names no error, and Systems Manager, by the names of the Java SDK.
+    // By the names of the Java SDK: of EC2 and others a model names no error that is waited for, and the service has one for all.
+    "AutoScaling.AutoScalingException",
+    "AutoScaling.ResourceContentionException",
+    "AutoScaling.SdkClientException",
+    "CloudWatch.CloudWatchException",
+    "CloudWatch.InternalServiceException",
+    "CloudWatch.SdkClientException",
     "Ec2.Ec2Exception",
     "Ec2.SdkClientException",
+    "Sfn.SdkClientException",
+    "Sfn.SfnException",
     "Ssm.InternalServerErrorException",
     "Ssm.SdkClientException",
     "Ssm.SsmException",
@@ -217,13 +225,17 @@ fn a_failure_is_notified_and_keeps_its_name() {
                 let path = catcher["ResultPath"].as_str();
                 assert!(path.is_some_and(|path| path.len() > 2), "{file}: {name} forgets what it knows");
             }
-            if name.starts_with("Notify") {
-                // A topic that refuses changes nothing.
+            if name.starts_with("Notify") || name == "CountFailure" {
+                // A topic or a count that is refused changes nothing.
                 assert_eq!(last["Next"], state["Next"], "{file}: {name}");
                 continue;
             }
             let large = catchers.iter().any(|rule| errors(rule) == ["States.DataLimitExceeded"]);
             assert!(large, "{file}: {name}: States.ALL does not catch States.DataLimitExceeded");
+            // The watch tells by numbers that stay away: `what_the_watch_cannot_see_is_an_alarm`.
+            if file == Machine::Watch.file() {
+                continue;
+            }
             // Whatever is put aside as the failure is told before the end.
             for catcher in catchers.iter().filter(|rule| rule["ResultPath"] == "$.failure") {
                 let silent = reached(&machine, catcher["Next"].as_str().unwrap(), "NotifyFailure");
@@ -233,6 +245,46 @@ fn a_failure_is_notified_and_keeps_its_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_failure_that_is_notified_is_counted_first_where_alarms_look_at_kinds() {
+    let machines = machines();
+    for file in [Machine::Backup.file(), Machine::RestoreDrill.file()] {
+        let machine = &machines[file];
+        for (name, state) in states(machine) {
+            if targets(state).contains(&"NotifyFailure") {
+                assert_eq!(name, "CountFailure", "{file}: {name} notifies what it has not counted");
+            }
+        }
+        let datum = &machine["States"]["CountFailure"]["Parameters"]["MetricData"][0];
+        assert_eq!(
+            datum["Dimensions"],
+            serde_json::json!([{"Name": "FailureKind", "Value.$": "$.failure.Error"}])
+        );
+    }
+}
+
+#[test]
+fn what_the_watch_cannot_see_is_an_alarm() {
+    let watch = &machines()[Machine::Watch.file()];
+    // Every way to success passes the publication, and every failure misses it.
+    assert!(!reached(watch, "Begin", "Publish").contains("Succeeded"));
+    let failed = reached(watch, watch["States"]["Publish"]["Catch"][0]["Next"].as_str().unwrap(), "Publish");
+    assert!(failed.contains("Failed") && !failed.contains("Succeeded"), "{failed:?}");
+    let stack = read("infra/stacks/observability.yaml");
+    let alarm = stack.split("\n\n").find(|part| part.contains("MetricName: UnprotectedSeconds")).unwrap();
+    assert!(alarm.contains("TreatMissingData: breaching"), "{alarm}");
+}
+
+#[test]
+fn a_host_that_is_to_go_is_let_go_whatever_happens() {
+    let machine = &machines()[Machine::BeforeTermination.file()];
+    // Without an action that could be completed nothing is held up.
+    let mut around = reached(machine, "ReadEvent", "CompleteAction");
+    around.retain(|state| ["Succeeded", "Failed", "NotifyFailure"].contains(state));
+    assert!(around.is_empty(), "an end is reached and the action is not completed: {around:?}");
+    assert_eq!(machine["States"]["CompleteAction"]["Parameters"]["LifecycleActionResult"], "CONTINUE");
 }
 
 #[test]
@@ -290,6 +342,8 @@ fn what_is_launched_is_found_again_and_no_drill_is_as_old_as_the_sweep_wants() {
     let longest = restore["TimeoutSeconds"].as_u64().unwrap() * (1 + again["MaxAttempts"].as_u64().unwrap());
     let age = left["States"]["OfADay"]["Parameters"]["seconds"].as_u64().unwrap();
     assert!(longest + 3600 * 4 < age, "a drill may take {longest} s, and is swept after {age}");
+    let stuck = functions::STUCK_AFTER.as_secs();
+    assert!(u64::try_from(stuck).unwrap() >= age, "a drill is called stuck before it is swept");
 }
 
 #[test]

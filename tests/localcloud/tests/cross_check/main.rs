@@ -9,11 +9,14 @@
 mod engine;
 mod scenario;
 
+use std::collections::BTreeSet;
+
 use localcloud::{
+    autoscaling::{AutoScaling, Standing},
     cloud::BUCKET,
-    ec2,
+    cloudwatch, ec2,
     lambda::{Effect, FunctionError},
-    workflow::Machine,
+    workflow::{INSTANCE, Machine, NAMESPACE},
 };
 use serde_json::json;
 
@@ -195,4 +198,51 @@ async fn what_a_drill_has_left_is_terminated_by_its_event_and_by_its_age() {
         assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("SUCCEEDED", None));
         assert_eq!(ended.states.iter().filter(|state| *state == "NotifyTerminated").count(), 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_watch_publishes_its_numbers() {
+    let ended = compare_of(Machine::Watch, async |run: Run| {
+        run.back_up().await;
+        run.mark("batch-1").await;
+        let ended = run.execution(json!({})).await;
+        let published = run.workflow.cloudwatch.data();
+        let names: Vec<&str> = published.iter().map(|datum| datum.metric.as_str()).collect();
+        assert_eq!(names, ["PointerAgeSeconds", "UnprotectedSeconds", "StuckExecutions", "DrillAgeSeconds"]);
+        ended
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "Succeeded"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_may_not_publish_fails() {
+    let ended = compare_of(Machine::Watch, async |run: Run| {
+        run.workflow.cloudwatch.effects().on(NAMESPACE).times(5).inject(cloudwatch::Effect::Denied);
+        run.execution(json!({})).await
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.error.as_deref()), ("FAILED", Some("Internal")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_is_backed_up_before_its_termination_and_let_go() {
+    let ended = compare_of(Machine::BeforeTermination, async |run: Run| {
+        run.workflow.autoscaling.set(INSTANCE, Standing::Terminating);
+        run.answer_to_ours();
+        let ended = run.execution(json!({ "detail": {
+            "AutoScalingGroupName": AutoScaling::GROUP,
+            "LifecycleHookName": AutoScaling::LAST_HOOK,
+            "EC2InstanceId": INSTANCE,
+        }}));
+        let mut ended = ended.await;
+        assert_eq!(run.workflow.autoscaling.standing(), Some(Standing::Gone));
+        // How often it looks depends on how fast the backup is.
+        let mut seen = BTreeSet::new();
+        ended.states.retain(|state| seen.insert(state.clone()));
+        ended.events = Vec::new();
+        ended
+    })
+    .await;
+    assert_eq!((ended.status.as_str(), ended.last_state()), ("SUCCEEDED", "Succeeded"));
 }

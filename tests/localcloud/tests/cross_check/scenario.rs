@@ -151,6 +151,12 @@ impl Run {
         self.workflow.ec2.task("runInstances", &parameters).await.unwrap();
     }
 
+    /// Lets the worker answer to the Step Functions of the embedded cloud, which runs what another machine starts.
+    pub(crate) fn answer_to_ours(&self) {
+        self.workflow.ssm.remove_host(INSTANCE).unwrap();
+        self.workflow.add_host(&self.cloud, INSTANCE).unwrap();
+    }
+
     /// Gives the worker a key that Qdrant refuses.
     pub(crate) fn spoil_the_key(&self) {
         fs_err::write(self.cloud.dir().join("api-key"), "not-the-key").unwrap();

@@ -3,6 +3,7 @@
 mod disks;
 mod faults;
 mod harness;
+mod health;
 mod holds;
 mod reboot;
 mod sources;

@@ -35,7 +35,11 @@ async fn an_input_that_is_not_understood_is_told_what_is_wrong_and_changes_nothi
     ] {
         let execution = flow.run(input.clone()).await;
         flow.has_failed(&execution, "ConfigInvalid", &texts);
-        assert_eq!(flow.states(&execution.arn), ["Begin", "Decide", "NotifyFailure", "Failed"], "{input}");
+        assert_eq!(
+            flow.states(&execution.arn),
+            ["Begin", "Decide", "CountFailure", "NotifyFailure", "Failed"],
+            "{input}"
+        );
     }
     assert_eq!(flow.workflow.sns.messages().len(), 6);
     assert!(flow.workflow.ssm.commands().is_empty(), "the host hears of none of them");
@@ -176,7 +180,7 @@ async fn writes_that_do_not_end_fail_after_three_retries_and_what_was_tried_leav
     assert_eq!(flow.errors(&execution.arn), ["NotQuiesced"; 4]);
     assert_eq!(
         flow.states(&execution.arn),
-        ["Begin", "Decide", "IsNeeded", "QuiesceCheck", "NotifyFailure", "Failed"]
+        ["Begin", "Decide", "IsNeeded", "QuiesceCheck", "CountFailure", "NotifyFailure", "Failed"]
     );
     flow.fixture.assert_nothing_left().await;
     flow.assert_put_away().await;

@@ -1,5 +1,7 @@
 //! The workflow with its real parts: the shipped state machine and document, the Lambdas and the worker as processes of their own.
 
+mod before_termination;
+mod counting;
 mod decisions;
 mod drill;
 mod drill_hosts;
@@ -13,5 +15,6 @@ mod publication;
 mod secrets;
 mod ssm_faults;
 mod tokens;
+mod watch;
 mod whole;
 mod worker_faults;

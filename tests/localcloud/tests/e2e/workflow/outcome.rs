@@ -1,12 +1,13 @@
 //! For tests of what happens on AWS's side: a host that is changed, a break before publication, and what came of an execution.
 
 use localcloud::{
+    cloudwatch::Datum,
     ssm::HostOptions,
     stepfunctions::{
         Effect, Execution, Operation, Status,
         machine::{Failure, HistoryEvent},
     },
-    workflow::{INSTANCE, TAG, WorkflowOptions},
+    workflow::{INSTANCE, Machine, NAMESPACE, TAG, WorkflowOptions},
 };
 use serde_json::Value;
 
@@ -69,6 +70,12 @@ impl Flow {
         assert!(has, "docs/operations.md has no heading {error}");
         let states = self.states(&execution.arn);
         assert_eq!(states[states.len() - 2..], ["NotifyFailure", "Failed"]);
+        let machine =
+            Machine::ALL.into_iter().find(|one| self.workflow.machine(*one) == execution.state_machine_arn);
+        if matches!(machine, Some(Machine::Backup | Machine::RestoreDrill)) {
+            assert_eq!(states[states.len() - 3], "CountFailure");
+            assert!(self.failures_counted().contains(&error.to_owned()), "{:?}", self.failures_counted());
+        }
         let name = &execution.name;
         let machine = execution.state_machine_arn.rsplit(':').next().unwrap();
         let told = format!(
@@ -79,6 +86,20 @@ impl Flow {
         let texts: Vec<&str> = mine.map(|message| message.text.as_str()).collect();
         assert_eq!(texts, [told]);
         shown
+    }
+
+    /// The kinds of failed executions that were counted, in order.
+    pub(crate) fn failures_counted(&self) -> Vec<String> {
+        let data = self.workflow.cloudwatch.data();
+        let counted = data.into_iter().filter(|datum| datum.metric == "ExecutionFailures");
+        counted
+            .map(|Datum { namespace, dimensions, unit, value, .. }| {
+                assert_eq!((namespace.as_str(), unit.as_str(), value), (NAMESPACE, "Count", 1.0));
+                let [(name, kind)] = dimensions.try_into().unwrap();
+                assert_eq!(name, "FailureKind");
+                kind
+            })
+            .collect()
     }
 
     /// How often a state was retried and went on by itself: by the errors of its failed attempts.

@@ -238,7 +238,7 @@ async fn a_topic_that_refuses_does_not_hide_the_failure() {
     assert_eq!(execution.status, Status::Failed);
     assert_eq!(execution.failure.error.as_deref(), Some("IndexingIncomplete"));
     assert!(execution.failure.cause.as_ref().unwrap().contains("there is no success marker"));
-    assert_eq!(flow.states(&execution.arn), ["Begin", "Decide", "NotifyFailure", "Failed"]);
+    assert_eq!(flow.states(&execution.arn), ["Begin", "Decide", "CountFailure", "NotifyFailure", "Failed"]);
     let errors = flow.errors(&execution.arn);
     assert_eq!(errors[0], "IndexingIncomplete");
     assert_eq!(errors[1..], ["SNS.InternalErrorException"; 5]);

@@ -1,0 +1,4 @@
+//! The templates agree with each other, and with the programs, state machines and documents that they deploy.
+
+mod parameters;
+mod template;
