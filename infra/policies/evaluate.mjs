@@ -1,10 +1,12 @@
 // Evaluates the cases in cases/ against the policies of the deployment, identity and resource policies together, and fails where one comes out otherwise than it says,
-// where a role has no case, and where a right is used by no case that is allowed: then the right is one too many, or a case is missing.
+// where a role has no case, where a right is used by no case that is allowed (the right is one too many, or a case is missing), and where a state machine calls what
+// its role may not, or its role may what it does not call.
 //
 //     node evaluate.mjs            the table, and what is wrong
 //     node evaluate.mjs --mutate   takes one denial, one condition, one limit after the other out of the policies; each time some case has to notice
 
 import { evaluate, list, load, resourcePolicyName } from './policies.mjs'
+import { compare } from './machines.mjs'
 import { mutate } from './mutate.mjs'
 
 const { policies, cases } = load()
@@ -34,7 +36,7 @@ async function table() {
     if (found.allowed) note(used, one, found)
   }
   print(rows)
-  wrong.push(...unused(used))
+  wrong.push(...unused(used), ...compare(policies, cases))
   for (const role of Object.keys(policies.roles)) {
     if (!cases.some((one) => one.who === role)) wrong.push(`role ${role} has no case`)
   }
