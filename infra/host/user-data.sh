@@ -10,7 +10,7 @@ cat >"$home/first-boot" <<'SCRIPT'
 # Fetches the boot files and has them install what this host was launched with. When that has been done there is nothing to do, at no later boot.
 set -euo pipefail
 home="${ROOT:-}/opt/qdrant-backup"
-[ ! -e "$home/current" ] || exit 0
+[ ! -e "$home/installed" ] || exit 0
 . "${ROOT:-}/etc/qdrant-backup/host.env"
 export AWS_REGION="$REGION"
 fetched="$home/boot.tar.gz"
@@ -37,7 +37,7 @@ Description=Install qdrant-backup at the first boot
 Wants=network-online.target
 After=network-online.target
 StartLimitIntervalSec=0
-ConditionPathExists=!/opt/qdrant-backup/current
+ConditionPathExists=!/opt/qdrant-backup/installed
 
 [Service]
 Type=oneshot
@@ -55,3 +55,27 @@ UNIT
 systemctl daemon-reload
 systemctl enable qdrant-install.service
 systemctl start --no-block qdrant-install.service
+
+# The host of a drill ends by itself when nobody ends it, whether anything else of this works or not: powering off terminates it (the launch template).
+if grep -qx ROLE=staging "${ROOT:-}/etc/qdrant-backup/host.env"; then
+  cat >"${ROOT:-}/etc/systemd/system/qdrant-expiry.service" <<'UNIT'
+[Unit]
+Description=Power this staging host off
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/systemctl poweroff
+UNIT
+  cat >"${ROOT:-}/etc/systemd/system/qdrant-expiry.timer" <<'UNIT'
+[Unit]
+Description=Power this staging host off 20 hours after its boot
+
+[Timer]
+OnBootSec=20h
+
+[Install]
+WantedBy=timers.target
+UNIT
+  systemctl daemon-reload
+  systemctl enable --now qdrant-expiry.timer
+fi
