@@ -192,8 +192,9 @@ impl Service {
     }
 
     async fn die(&self, instance_id: &str) {
-        self.change(instance_id, |instance| instance.state = State::Terminated);
+        // First it is gone, then that is seen.
         self.fleet.halt(instance_id).await;
+        self.change(instance_id, |instance| instance.state = State::Terminated);
     }
 }
 
