@@ -1,11 +1,18 @@
 // Whether the cases would notice. Each mutation weakens the policies in one place, or makes a denial too wide, as a slip of a hand would: a denial is taken out, a
-// condition or one of its values, or a resource is made `*`. A mutation after which every case comes out as before has survived, and shows a case that is missing.
+// condition or one of its values, a resource is made `*`, or every action of the service is added. A mutation after which every case comes out as before has survived, and shows a case that is missing.
 
 import { evaluate, list, resourcePolicyName } from './policies.mjs'
 
 // What survives and may, with the reason: an entry that no longer survives is an error, too.
 const TWO_LOCKS = "the policy of the key denies every use that is not through S3, so that the role's own limit is the second of two locks"
+const NO_OTHER_ACTION = 'no other action knows the key of the condition'
 const EXPLAINED = {
+  'backup-machine/machine Count: every action of cloudwatch': NO_OTHER_ACTION,
+  'drill-machine/machine Count: every action of cloudwatch': NO_OTHER_ACTION,
+  'drill-machine/machine PassTheStagingRole: every action of iam': NO_OTHER_ACTION,
+  'drill-machine/machine TagWhatIsLaunched: every action of ec2': NO_OTHER_ACTION,
+  'production-host/host Count: every action of cloudwatch': NO_OTHER_ACTION,
+  'watch-machine/machine Count: every action of cloudwatch': NO_OTHER_ACTION,
   'qdrant-encrypt-backups Encrypt: without StringEquals kms:ViaService': TWO_LOCKS,
   'qdrant-find-backups Decrypt: without StringEquals kms:ViaService': TWO_LOCKS,
   'qdrant-indexing EncryptTheMarker: without StringEquals kms:ViaService': TWO_LOCKS,
@@ -61,6 +68,11 @@ function* mutations(document) {
     }
     if (statement.Effect === 'Allow' && statement.Resource && !list(statement.Resource).includes('*')) {
       yield [`${name}: on everything`, changed(index, { ...statement, Resource: '*' })]
+    }
+    if (statement.Effect === 'Allow' && !statement.Principal) {
+      for (const service of new Set(list(statement.Action).map((action) => action.split(':')[0]))) {
+        yield [`${name}: every action of ${service}`, changed(index, { ...statement, Action: [...list(statement.Action), `${service}:*`] })]
+      }
     }
     for (const part of ['Resource', 'NotResource', 'Action']) {
       if (statement.Effect !== 'Deny' || list(statement[part]).length < 2) continue

@@ -181,7 +181,7 @@ def main(file):
             wrong += check(policies, resources)
     if wrong:
         sys.exit("\n".join(wrong))
-    file.write_text(json.dumps(policies, indent=1) + "\n")
+    file.write_text(json.dumps(policies, indent=1, sort_keys=True) + "\n")
     print(f"{len(policies['roles'])} roles, {len(policies['managed'])} managed policies, {len(policies['resources'])} policies of buckets, keys and secrets are in {file.name}")
 
 
