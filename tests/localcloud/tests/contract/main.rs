@@ -6,7 +6,6 @@ mod docs;
 mod infrastructure;
 mod runbook;
 mod settings;
-mod stacks;
 mod workflow;
 mod workspace;
 
