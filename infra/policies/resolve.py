@@ -173,16 +173,33 @@ def check(policies, resources):
     return wrong
 
 
+def check_templates():
+    """The drill's role launches by whatever template carries the staging tag, and identity.yaml cannot see which that is."""
+    resources = Stack.parse_template((INFRA / "stacks/host.yaml").read_text())["Resources"]
+
+    def is_tagged(resource):
+        tags = [tag for spec in resource["Properties"].get("TagSpecifications", []) if spec["ResourceType"] == "launch-template" for tag in spec["Tags"]]
+        return {"Key": "qdrant-backup:staging", "Value": {"Ref": "Name"}} in tags
+
+    tagged = [name for name, resource in resources.items() if resource["Type"] == "AWS::EC2::LaunchTemplate" and is_tagged(resource)]
+    if tagged == ["StagingLaunchTemplate"]:
+        return []
+    return [
+        f"stacks/host.yaml: StagingLaunchTemplate, and no other template, must be tagged qdrant-backup:staging = Name itself; {', '.join(tagged) or 'none'} is, and by that tag "
+        "the drill's role may launch. Add to its Properties: TagSpecifications: [{ResourceType: launch-template, Tags: [{Key: 'qdrant-backup:staging', Value: !Ref Name}]}]"
+    ]
+
+
 def main(file):
-    wrong = []
+    wrong = check_templates()
     for parameters, with_replica in ((BARE, False), (FULL, True)):
         with mock_aws():
             policies, resources = Deployment(parameters).run(with_replica)
             wrong += check(policies, resources)
-    if wrong:
-        sys.exit("\n".join(wrong))
     file.write_text(json.dumps(policies, indent=1, sort_keys=True) + "\n")
     print(f"{len(policies['roles'])} roles, {len(policies['managed'])} managed policies, {len(policies['resources'])} policies of buckets, keys and secrets are in {file.name}")
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":
