@@ -1,6 +1,6 @@
-// Whether the cases would notice. Each mutation weakens the policies in one place, or makes a denial too wide, as a slip of a hand would: a denial is taken out, a
-// condition or one of its values, a resource is made `*`, or every action of the service is added. A mutation after which every case comes out as before has survived,
-// and shows a case that is missing.
+// Whether the cases would notice. Each mutation weakens the policies in one place, or makes a denial too wide, as a slip of a hand would: a denial is taken
+// out, a condition or one of its values, a resource is made `*`, or every action of the service is added. A mutation after which every case comes out as before has
+// survived, and shows a case that is missing.
 
 import { evaluate, list, resourcePolicyName } from './policies.mjs'
 
@@ -25,7 +25,7 @@ export async function mutate(policies, cases) {
   const documents = [
     ...Object.entries(policies.roles).flatMap(([role, { inline, trust }]) => [
       ...Object.keys(inline).map((name) => ({ name: `${role}/${name}`, at: ['roles', role, 'inline', name], concerns: (one) => one.who === role })),
-      ...(trust.Statement.length > 0 ? [{ name: `trust:${role}`, at: ['roles', role, 'trust'], concerns: (one) => resourcePolicyName(one.on, policies) === `trust:${role}` }] : [])
+      { name: `trust:${role}`, at: ['roles', role, 'trust'], concerns: (one) => resourcePolicyName(one.on, policies) === `trust:${role}` }
     ]),
     ...Object.keys(policies.managed).map((name) => ({ name, at: ['managed', name], concerns: (one) => policies.roles[one.who]?.managed.includes(name) })),
     ...Object.keys(policies.resources).map((name) => ({ name, at: ['resources', name], concerns: (one) => resourcePolicyName(one.on, policies) === name }))
@@ -45,7 +45,8 @@ export async function mutate(policies, cases) {
   for (const survivor of survivors.filter((each) => each in EXPLAINED)) console.log(`survives: ${survivor}: ${EXPLAINED[survivor]}`)
   for (const survivor of unexplained) console.error(`survives: ${survivor}: no case notices`)
   for (const survivor of gone) console.error(`EXPLAINED has \`${survivor}\`, which does not survive: take it out`)
-  console.log(`${count} mutations: ${count - survivors.length} noticed, ${survivors.length - unexplained.length} survive for a stated reason, ${unexplained.length} survive`)
+  const [noticedOnes, explained] = [count - survivors.length, survivors.length - unexplained.length]
+  console.log(`${count} mutations: ${noticedOnes} noticed, ${explained} survive for a stated reason, ${unexplained.length} survive`)
   return unexplained.length + gone.length > 0 ? 1 : 0
 }
 
@@ -77,7 +78,9 @@ function* mutations(document) {
     }
     for (const part of ['Resource', 'NotResource', 'Action']) {
       if (statement.Effect !== 'Deny' || list(statement[part]).length < 2) continue
-      for (const value of statement[part]) yield [`${name}: ${part} without ${value}`, changed(index, { ...statement, [part]: statement[part].filter((each) => each !== value) })]
+      for (const value of statement[part]) {
+        yield [`${name}: ${part} without ${value}`, changed(index, { ...statement, [part]: statement[part].filter((each) => each !== value) })]
+      }
     }
   }
 }
