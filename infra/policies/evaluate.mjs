@@ -1,6 +1,6 @@
 // Evaluates the cases in cases/ against the policies of the deployment, identity and resource policies together, and fails where one comes out otherwise than
-// it says, where a role has no case, where a right is used by no case that is allowed (the right is one too many, or a case is missing), and where a state machine
-// calls what its role may not, or its role may what it does not call.
+// it says, where a role has no case, where a right is used by no case that is allowed (the right is one too many, or a case is missing), and where a state
+// machine calls what its role may not, or its role may what it does not call.
 //
 //     node evaluate.mjs            the table, and what is wrong
 //     node evaluate.mjs --mutate   takes one denial, one condition, one limit after the other out of the policies; each time some case has to notice

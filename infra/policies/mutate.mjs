@@ -1,6 +1,6 @@
 // Whether the cases would notice. Each mutation weakens the policies in one place, or makes a denial too wide, as a slip of a hand would: a denial is taken
-// out, a condition or one of its values, a resource is made `*`, or every action of the service is added. A mutation after which every case comes out as before has
-// survived, and shows a case that is missing.
+// out, a condition or one of its values, a resource is made `*`, or every action of the service is added. A mutation after which every case comes out as before
+// has survived, and shows a case that is missing.
 
 import { evaluate, list, resourcePolicyName } from './policies.mjs'
 
@@ -17,7 +17,8 @@ const EXPLAINED = {
   'qdrant-encrypt-backups Encrypt: without StringEquals kms:ViaService': TWO_LOCKS,
   'qdrant-find-backups Decrypt: without StringEquals kms:ViaService': TWO_LOCKS,
   'qdrant-indexing EncryptTheMarker: without StringEquals kms:ViaService': TWO_LOCKS,
-  'qdrant-read-replica DecryptTheSecondRegion: without StringLike kms:ViaService': TWO_LOCKS,
+  'qdrant-read-replica DecryptTheSecondRegion: without StringEquals kms:ViaService': TWO_LOCKS,
+  'replication/replicate EncryptCopies: without StringEquals kms:ViaService': TWO_LOCKS,
   'replication/replicate Decrypt: without StringEquals kms:ViaService': TWO_LOCKS
 }
 

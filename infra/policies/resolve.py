@@ -24,6 +24,7 @@ warnings.filterwarnings("ignore", message="Tried to parse AWS::")
 
 import boto3  # noqa: E402
 import moto.cloudformation.parsing as moto_parsing  # noqa: E402
+from checks import staging_template, what_is_kept  # noqa: E402
 from moto import mock_aws  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
 
@@ -173,26 +174,8 @@ def check(policies, resources):
     return wrong
 
 
-def check_templates():
-    """The drill's role launches by whatever template carries the staging tag, and identity.yaml cannot see which that is."""
-    resources = Stack.parse_template((INFRA / "stacks/host.yaml").read_text())["Resources"]
-
-    def is_tagged(resource):
-        tags = [tag for spec in resource["Properties"].get("TagSpecifications", []) if spec["ResourceType"] == "launch-template" for tag in spec["Tags"]]
-        return {"Key": "qdrant-backup:staging", "Value": {"Ref": "Name"}} in tags
-
-    tagged = [name for name, resource in resources.items() if resource["Type"] == "AWS::EC2::LaunchTemplate" and is_tagged(resource)]
-    if tagged == ["StagingLaunchTemplate"]:
-        return []
-    return [
-        "stacks/host.yaml: StagingLaunchTemplate, and no other template, must be tagged qdrant-backup:staging = Name itself, for by that tag the drill's role may "
-        f"launch; {', '.join(tagged) or 'none'} is. Add to its Properties: TagSpecifications: [{{ResourceType: launch-template, Tags: "
-        "[{Key: 'qdrant-backup:staging', Value: !Ref Name}]}]"
-    ]
-
-
 def main(file):
-    wrong = check_templates()
+    wrong = staging_template() + what_is_kept()
     for parameters, with_replica in ((BARE, False), (FULL, True)):
         with mock_aws():
             policies, resources = Deployment(parameters).run(with_replica)
