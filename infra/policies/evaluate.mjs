@@ -1,6 +1,6 @@
-// Evaluates the cases in cases/ against the policies of the deployment, identity and resource policies together, and fails where one comes out otherwise than it says,
-// where a role has no case, where a right is used by no case that is allowed (the right is one too many, or a case is missing), and where a state machine calls what
-// its role may not, or its role may what it does not call.
+// Evaluates the cases in cases/ against the policies of the deployment, identity and resource policies together, and fails where one comes out otherwise than
+// it says, where a role has no case, where a right is used by no case that is allowed (the right is one too many, or a case is missing), and where a state
+// machine calls what its role may not, or its role may what it does not call.
 //
 //     node evaluate.mjs            the table, and what is wrong
 //     node evaluate.mjs --mutate   takes one denial, one condition, one limit after the other out of the policies; each time some case has to notice
@@ -28,7 +28,8 @@ async function table() {
       wrong.push(error.message)
       continue
     }
-    rows.push([one.who, one.allowed ? 'may' : 'may not', one.action, shorten(one), Object.entries(one.context).map(([key, value]) => `${key}=${value}`).join(' '), one.by ?? '', one.why])
+    const context = Object.entries(one.context).map(([key, value]) => `${key}=${value}`)
+    rows.push([one.who, one.allowed ? 'may' : 'may not', one.action, shorten(one), context.join(' '), one.by ?? '', one.why])
     const saw = found.allowed ? 'allowed' : found.explicit ? `denied by ${found.denies.join(', ')}` : 'not allowed by any statement'
     const wanted = one.allowed ? 'allowed' : one.by ? `denied by ${one.by}` : 'not allowed by any statement'
     const right = one.allowed ? found.allowed : one.by ? found.denies.includes(one.by) : !found.allowed && !found.explicit
@@ -42,7 +43,8 @@ async function table() {
   }
   const allowed = cases.filter((one) => one.allowed).length
   if (wrong.length === 0) {
-    console.log(`\n${cases.length} cases: ${allowed} allowed, ${cases.length - allowed} denied, as expected; every right of ${Object.keys(policies.roles).length} roles is used by one`)
+    const roles = Object.keys(policies.roles).length
+    console.log(`\n${cases.length} cases: ${allowed} allowed, ${cases.length - allowed} denied, as expected; every right of ${roles} roles is used by one`)
     return 0
   }
   console.error(`\n${wrong.length} of what was looked at is wrong:\n${wrong.map((line) => `  ${line}`).join('\n')}`)

@@ -1,5 +1,5 @@
-// Whether the roles of the state machines are those of the files in state-machines/: each call that a file makes is the subject of an allowed case, and each right of
-// the role is called for.
+// Whether the roles of the state machines are those of the files in state-machines/: each call that a file makes is the subject of an allowed case, and each
+// right of the role is called for.
 
 import { readFileSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -25,16 +25,18 @@ export function compare({ roles, managed, names }, cases) {
     }
     const calls = [...tasks(JSON.parse(readFileSync(FOLDER + file, 'utf8')))].map(call)
     for (const { action, on } of calls) {
-      const shown = cases.some((one) => one.allowed && one.who === role && one.action === action && (!on || one.on.endsWith(`:${names.name}-${on}`)))
-      if (!shown) wrong.push(`${file} calls ${action}${on ? ` of ${on}` : ''}, and no case allows it to ${role}`)
+      const isShown = (one) => one.allowed && one.who === role && one.action === action && (!on || one.on.endsWith(`:${names.name}-${on}`))
+      if (!cases.some(isShown)) wrong.push(`${file} calls ${action}${on ? ` of ${on}` : ''}, and no case allows it to ${role}`)
     }
     const called = new Set(calls.flatMap(({ action }) => [action, ...(WITH[action] ?? [])]))
-    const documents = [...Object.values(roles[role].inline), ...roles[role].managed.filter((name) => name.endsWith('-notify-alarms')).map((name) => managed[name])]
+    const notifies = roles[role].managed.filter((name) => name.endsWith('-notify-alarms'))
+    const documents = [...Object.values(roles[role].inline), ...notifies.map((name) => managed[name])]
     for (const right of documents.flatMap((document) => document.Statement.flatMap((statement) => list(statement.Action)))) {
       if (!called.has(right) && !right.startsWith('kms:')) wrong.push(`role ${role} has ${right}, which ${file} does not call`)
     }
   }
-  for (const role of Object.keys(roles).filter((name) => name.endsWith('-machine') && !seen.has(name))) wrong.push(`role ${role} is of no machine in state-machines/`)
+  const stray = Object.keys(roles).filter((name) => name.endsWith('-machine') && !seen.has(name))
+  wrong.push(...stray.map((role) => `role ${role} is of no machine in state-machines/`))
   return wrong
 }
 

@@ -7,8 +7,8 @@ import { parse } from 'yaml'
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 
-// IAM's reference, and so the evaluator, knows no resource for these, while AWS compares the machine's ARN (and names it where it refuses). They are evaluated as
-// actions of which all agree that they have that resource, and which no policy here has.
+// IAM's reference, and so the evaluator, knows no resource for these, while AWS compares the machine's ARN (and names it where it refuses). They are evaluated
+// as actions of which all agree that they have that resource, and which no policy here has.
 const STAND_INS = {
   'states:SendTaskSuccess': 'states:UpdateStateMachine',
   'states:SendTaskFailure': 'states:DeleteStateMachine',
@@ -63,14 +63,16 @@ function expand(file, rows, names) {
     const where = `${file}, row ${index + 1}`
     const unknown = Object.keys(row).filter((key) => !['who', 'may', 'may not', 'on', 'with', 'by', 'why'].includes(key))
     if (unknown.length > 0) throw new Error(`${where}: \`${unknown}\` is not known; a row has who, may or "may not", on, with, by, why`)
-    if (!row.who || !row.on || !row.why || ('may' in row) === ('may not' in row)) throw new Error(`${where}: it needs who, on, why, and one of may and "may not"`)
+    const says = ['may', 'may not'].filter((key) => key in row)
+    if (!row.who || !row.on || !row.why || says.length !== 1) throw new Error(`${where}: it needs who, on, why, and one of may and "may not"`)
     if (row.may && row.by) throw new Error(`${where}: \`by\` names the statement that denies`)
     const allowed = 'may' in row
     const fill = (value) => substitute(String(value), known, where)
     for (const who of list(row.who)) {
       for (const action of list(allowed ? row.may : row['may not'])) {
         for (const on of list(row.on)) {
-          const context = Object.fromEntries(Object.entries(row.with ?? {}).map(([key, value]) => [key, Array.isArray(value) ? value.map(fill) : fill(value)]))
+          const filled = ([key, value]) => [key, Array.isArray(value) ? value.map(fill) : fill(value)]
+          const context = Object.fromEntries(Object.entries(row.with ?? {}).map(filled))
           cases.push({ where, who, action, on: arn(fill(on), names), shown: String(on), context, allowed, by: row.by, why: row.why })
         }
       }
@@ -98,8 +100,8 @@ function arn(text, { account, region }) {
   return `arn:aws:${service}:${service === 'iam' ? '' : region}:${account}:${rest.join(':')}`
 }
 
-// Who asks: a role of the deployment (as it is, or were it given every right one day), an administrator of the account, the same of another account, nobody, or a
-// service by its name.
+// Who asks: a role of the deployment (as it is, or were it given every right one day), an administrator of the account, the same of another account, nobody, or
+// a service by its name.
 function principal(who, { names, roles, managed }) {
   if (who === 'nobody') return { principal: anonymousPrincipal, identity: [], context: {} }
   if (who.endsWith('.amazonaws.com')) return { principal: who, identity: [], context: {} }
@@ -122,16 +124,18 @@ function principal(who, { names, roles, managed }) {
 
 // Which of the policies of buckets, keys, secrets and roles speaks of a resource.
 export function resourcePolicyName(on, { names, roles }) {
-  const role = /^arn:aws:iam::\d+:role\/(.+)$/.exec(on)
-  if (role) return Object.keys(roles).find((name) => roles[name].name === role[1]) && `trust:${Object.keys(roles).find((name) => roles[name].name === role[1])}`
+  const named = /^arn:aws:iam::\d+:role\/(.+)$/.exec(on)
+  const role = named && Object.keys(roles).find((name) => roles[name].name === named[1])
+  if (role) return `trust:${role}`
   const secret = /^arn:aws:secretsmanager:.*:secret:[^/]+\/(.+)-.{6}$/.exec(on)
   if (secret) return `secret:${secret[1]}`
-  return Object.keys(names).find((name) => typeof names[name] === 'string' && names[name].startsWith('arn:') && (on === names[name] || on.startsWith(`${names[name]}/`)))
+  return Object.keys(names).find((name) => names[name].startsWith('arn:') && (on === names[name] || on.startsWith(`${names[name]}/`)))
 }
 
 // A key without a policy that says so could not be used by IAM policies at all.
 function keyOfSomebodyElse({ account }) {
-  return { Version: '2012-10-17', Statement: [{ Sid: 'ThisAccount', Effect: 'Allow', Principal: { AWS: `arn:aws:iam::${account}:root` }, Action: 'kms:*', Resource: '*' }] }
+  const thisAccount = { Effect: 'Allow', Principal: { AWS: `arn:aws:iam::${account}:root` }, Action: 'kms:*', Resource: '*' }
+  return { Version: '2012-10-17', Statement: [thisAccount] }
 }
 
 function resourcePolicy(on, action, policies) {
@@ -152,7 +156,9 @@ export async function evaluate(one, policies) {
         principal: asking,
         action: STAND_INS[one.action] ?? one.action,
         resource: { resource: one.on, accountId: policies.names.account },
-        contextVariables: Object.fromEntries(Object.entries({ ...defaults, ...one.context }).map(([key, value]) => [STAND_IN_KEYS[key] ?? key, value]))
+        contextVariables: Object.fromEntries(
+          Object.entries({ ...defaults, ...one.context }).map(([key, value]) => [STAND_IN_KEYS[key] ?? key, value])
+        )
       },
       identityPolicies: identity,
       serviceControlPolicies: [],
@@ -171,7 +177,7 @@ export async function evaluate(one, policies) {
   return {
     allowed: answer.overallResult === 'Allowed',
     explicit: answer.overallResult === 'ExplicitlyDenied',
-    denies: [...statements('identityAnalysis', 'denyStatements'), ...statements('resourceAnalysis', 'denyStatements')].map((statement) => statement.explain.identifier),
+    denies: ['identityAnalysis', 'resourceAnalysis'].flatMap((which) => statements(which, 'denyStatements').map(({ explain }) => explain.identifier)),
     identityUses: statements('identityAnalysis', 'allowStatements'),
     resourceUses: statements('resourceAnalysis', 'allowStatements')
   }

@@ -1,8 +1,8 @@
 """Resolves the policies of the deployment, for evaluate.mjs.
 
 Deploys the stacks that have policies to moto, in this process, with example parameters, and reads back what each role, bucket, key and secret has. What moto's
-CloudFormation does not know (policies of buckets and secrets) is resolved from the template by moto's own parser, in the stack that it deployed, so that references
-mean the same. Says what breaks a quota of AWS: a policy that is too long is only refused when it is deployed.
+CloudFormation does not know (policies of buckets and secrets) is resolved from the template by moto's own parser, in the stack that it deployed, so that
+references mean the same. Says what breaks a quota of AWS: a policy that is too long is only refused when it is deployed.
 
     python resolve.py [FILE]     writes FILE, resolved.json beside this file by default
 """
@@ -24,6 +24,7 @@ warnings.filterwarnings("ignore", message="Tried to parse AWS::")
 
 import boto3  # noqa: E402
 import moto.cloudformation.parsing as moto_parsing  # noqa: E402
+from checks import staging_template, what_is_kept  # noqa: E402
 from moto import mock_aws  # noqa: E402
 from moto.cloudformation.models import Stack, cloudformation_backends  # noqa: E402
 
@@ -38,8 +39,8 @@ FULL = {
     "OperatorPrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/administrator", "OperatorMfa": "true", "Tracing": "true",
 }
 BARE = FULL | {
-    "ObjectLockMode": "NONE", "InfrequentAccessDays": "0", "RayIndexingRoleArn": "", "RayInferenceRoleArn": "", "OperatorPrincipalArn": "", "OperatorMfa": "false",
-    "Tracing": "false", "ReplicaBucketArn": "", "ReplicaKeyArn": "",
+    "ObjectLockMode": "NONE", "InfrequentAccessDays": "0", "RayIndexingRoleArn": "", "RayInferenceRoleArn": "", "OperatorPrincipalArn": "",
+    "OperatorMfa": "false", "Tracing": "false", "ReplicaBucketArn": "", "ReplicaKeyArn": "",
 }
 # In characters without white space for IAM, in bytes for the others.
 QUOTAS = {"managed": 6144, "inline of a role": 10240, "trust": 2048, "bucket": 20480, "key": 32768, "secret": 20480}
@@ -95,7 +96,7 @@ class Deployment:
         self.attach("identity")
 
         names = {
-            "account": ACCOUNT, "region": REGION, "replica region": REPLICA_REGION, "name": NAME, "backups": storage["BucketArn"], "artifacts": artifacts["BucketArn"],
+            "account": ACCOUNT, "region": REGION, "name": NAME, "backups": storage["BucketArn"], "artifacts": artifacts["BucketArn"],
             "key:backup": storage["BackupKeyArn"], "key:operations": storage["OperationsKeyArn"],
         }
         resources = {
@@ -174,15 +175,16 @@ def check(policies, resources):
 
 
 def main(file):
-    wrong = []
+    wrong = staging_template() + what_is_kept()
     for parameters, with_replica in ((BARE, False), (FULL, True)):
         with mock_aws():
             policies, resources = Deployment(parameters).run(with_replica)
             wrong += check(policies, resources)
+    file.write_text(json.dumps(policies, indent=1, sort_keys=True) + "\n")
+    roles, managed, resources = (len(policies[kind]) for kind in ("roles", "managed", "resources"))
+    print(f"{roles} roles, {managed} managed policies, {resources} policies of buckets, keys and secrets are in {file.name}")
     if wrong:
         sys.exit("\n".join(wrong))
-    file.write_text(json.dumps(policies, indent=1) + "\n")
-    print(f"{len(policies['roles'])} roles, {len(policies['managed'])} managed policies, {len(policies['resources'])} policies of buckets, keys and secrets are in {file.name}")
 
 
 if __name__ == "__main__":
