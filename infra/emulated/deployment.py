@@ -18,6 +18,14 @@ REGION = "eu-west-1"
 NAME = "qdrant-try"
 FUNCTIONS = ["quiesce-check", "trigger-snapshot", "publish-manifest", "verify-restore"]
 IMAGE = "qdrant/qdrant:v1.18.3-unprivileged"
+# All that is optional is asked for, so that everything that a template can make is made.
+OPTIONAL = {
+    "Grpc": "true", "QdrantMemory": "8GiB", "ProtectLatency": "50ms", "BandwidthLimit": "200MB/s",
+    "InfrequentAccessDays": "30", "ObjectLockMode": "GOVERNANCE", "ObjectLockDays": "14",
+    "ReplicaBucketArn": "arn:aws:s3:::replica", "ReplicaKeyArn": "arn:aws:kms:eu-central-1:111122223333:key/0123",
+    "Tracing": "true", "LogExecutionData": "true", "AlarmEmail": "platform@example.com",
+    "OperatorPrincipalArn": "arn:aws:iam::111122223333:role/platform",
+}
 
 
 @dataclasses.dataclass
@@ -56,14 +64,17 @@ def tree(emulator, folder):
     subprocess.run([sys.executable, ROOT / "infra/scripts/tests/make-image", folder / "image.tar", IMAGE, "arm64"], check=True)
 
 
-def network(cloud):
-    """What a deployment finds: the network of the Ray clusters. Gives back the parameters that name it."""
+def surroundings(cloud):
+    """What a deployment finds: network and roles of the Ray clusters. Gives back the parameters that name them."""
     ec2 = cloud.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.2.0/24", AvailabilityZone=f"{REGION}b")["Subnet"]["SubnetId"]
     table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
     groups = [ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"] for name in ["ray-indexing", "ray-inference"]]
+    trust = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}'
+    roles = [cloud.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"] for name in ["ray-indexing", "ray-inference"]]
     return {
+        **OPTIONAL, "RayIndexingRoleArn": roles[0], "RayInferenceRoleArn": roles[1],
         "VpcId": vpc, "SubnetId": subnet, "PrivateIp": "10.0.2.15", "RouteTableIds": table,
         "RayIndexingSecurityGroupId": groups[0], "RayInferenceSecurityGroupId": groups[1],
     }

@@ -55,7 +55,7 @@ def run(cloud, folder):
     for line in visible_filter.report("moto"):
         print(f"  {line}")
     deployment.tree("moto", folder)
-    parameters = deployment.network(cloud)
+    parameters = deployment.surroundings(cloud)
     deployment.deploy(cloud, folder, parameters)
     counted = deployment.compare_resources(cloud, folder, PASSED_OVER)
     print(counted)
