@@ -37,6 +37,7 @@ TABLE = [
     *(Entry("ministack", "stacks/observability.yaml", ("Resources", alarm), "it knows no alarm that reckons with metrics")
       for alarm in ["ChecksumMismatch", "UploadFailed", "BackupExecutions", "DrillExecutions", "TerminateStagingExecutions", "FunctionErrors"]),
     leave_out("ministack", "AWS::EC2::NetworkInterface", UNKNOWN),
+    leave_out("ministack", "AWS::EC2::SecurityGroupIngress", UNKNOWN),
     Entry("ministack", "stacks/network.yaml", ("Outputs", "NetworkInterfaceId", "Value"), "the interface is left out", "eni-0123456789abcdef0"),
     Entry("ministack", "stacks/network.yaml", ("Outputs", "PrivateIp", "Value"), "the interface is left out", {"Ref": "PrivateIp"}),
     Entry("ministack", "stacks/workflow.yaml", ("Mappings", "Schedules", "daily", "Backup"), "nobody waits for a day", "rate(1 minute)"),

@@ -12,6 +12,7 @@ import urllib.request
 
 import deployment
 import filter as visible_filter
+import readback
 
 
 # The one call of the script that ministack does not answer: it is told that the zone has what is asked for.
@@ -70,6 +71,7 @@ def run(cloud, folder):
     began = time.monotonic()
     counted = deployment.compare_resources(cloud, folder, [])
     print(f"{sum(counted.values())} resources of {len(counted)} types are there: " + ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())))
+    readback.read_back(cloud, folder)
     marker_starts_a_backup(cloud)
     failed_drill_starts_the_search_for_its_host(cloud)
     schedule_starts_a_backup(cloud, began)

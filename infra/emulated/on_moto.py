@@ -1,13 +1,16 @@
 """The whole deployment on moto: by `infra/scripts/deploy`, read back by the services' own calls, deployed again, and destroyed."""
 import logging
 import pathlib
+import sys
 import tempfile
+import warnings
 
 from moto.cloudformation import models, parsing
 from moto.server import ThreadedMotoServer
 
 import deployment
 import filter as visible_filter
+import readback
 
 # moto creates nothing for these and says nothing.
 PASSED_OVER = [
@@ -39,18 +42,24 @@ def changed():
 def main():
     changed()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    # PASSED_OVER says it once.
+    logging.getLogger("moto").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="Tried to parse")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     # moto takes the bucket of a nested template from the path of its address only where that says localhost.
     cloud = deployment.Cloud("moto", f"http://localhost:{server.get_host_and_port()[1]}")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run(cloud, pathlib.Path(folder))
+            # What is worth a look afterwards stays beside the copy.
+            kept = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(folder)
+            kept.mkdir(parents=True, exist_ok=True)
+            run(cloud, pathlib.Path(folder) / "repository", kept)
     finally:
         server.stop()
 
 
-def run(cloud, folder):
+def run(cloud, folder, kept):
     print("what moto is not shown (infra/emulated/filter.py):")
     for line in visible_filter.report("moto"):
         print(f"  {line}")
@@ -58,7 +67,9 @@ def run(cloud, folder):
     parameters = deployment.surroundings(cloud)
     deployment.deploy(cloud, folder, parameters)
     counted = deployment.compare_resources(cloud, folder, PASSED_OVER)
-    print(counted)
+    print(f"{sum(counted.values())} resources of {len(counted)} types are there: " + ", ".join(f"{kind} {count}" for kind, count in sorted(counted.items())))
+    print("passed over in silence: " + ", ".join(PASSED_OVER))
+    readback.read_back(cloud, kept)
 
 
 if __name__ == "__main__":
