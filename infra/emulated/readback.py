@@ -102,20 +102,25 @@ def endpoints(seen, _kept):
 
 
 @on("moto")
-def launch_template(seen, kept):
-    """the host has the interface as its first, keeps it, and starts from user data that fits"""
-    (version,) = seen.call("ec2", "describe_launch_template_versions", LaunchTemplateName=f"{NAME}-host")["LaunchTemplateVersions"]
-    data = version["LaunchTemplateData"]
-    (one,) = data["NetworkInterfaces"]
-    address = seen.call("ec2", "describe_network_interfaces", NetworkInterfaceIds=[one["NetworkInterfaceId"]])["NetworkInterfaces"][0]["PrivateIpAddress"]
-    seen.is_("the host's interface", (one["DeviceIndex"], one["DeleteOnTermination"], address), (0, False, "10.0.2.15"))
-    seen.is_("the type", data["InstanceType"], "c8gd.2xlarge")
-    for kind in ["host", "staging"]:
-        (version,) = seen.call("ec2", "describe_launch_template_versions", LaunchTemplateName=f"{NAME}-{kind}")["LaunchTemplateVersions"]
-        script = base64.b64decode(version["LaunchTemplateData"]["UserData"])
-        print(f"user data of {kind}: {len(script)} of 16384 bytes")
-        seen.is_(f"whether user data of {kind} fits", len(script) <= 16384, True)
-        seen.is_(f"whether user data of {kind} is filled in", b"${AWS::" in script or b"${Name}" in script, False)
+def launch_templates(seen, kept):
+    """the host has the interface as its first, keeps it, and starts from user data that fits; staging hosts end when they are turned off"""
+    (group,) = seen.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[f"{NAME}-host"])["AutoScalingGroups"]
+    of_group, found = group["LaunchTemplate"]["LaunchTemplateId"], seen.call("ec2", "describe_launch_templates")["LaunchTemplates"]
+    seen.is_("launch templates", len(found), 2)
+    for template in found:
+        kind = "production" if template["LaunchTemplateId"] == of_group else "staging"
+        (version,) = seen.call("ec2", "describe_launch_template_versions", LaunchTemplateId=template["LaunchTemplateId"])["LaunchTemplateVersions"]
+        data = version["LaunchTemplateData"]
+        (one,) = data["NetworkInterfaces"]
+        if kind == "production":
+            place = seen.call("ec2", "describe_network_interfaces", NetworkInterfaceIds=[one["NetworkInterfaceId"]])["NetworkInterfaces"][0]["PrivateIpAddress"]
+            seen.is_("the host's interface", (one["DeviceIndex"], one["DeleteOnTermination"], place), (0, False, "10.0.2.15"))
+        else:
+            seen.is_("what becomes of a staging host that is turned off", data["InstanceInitiatedShutdownBehavior"], "terminate")
+        script = base64.b64decode(data["UserData"])
+        print(f"user data of {kind} hosts: {len(script)} of 16384 bytes")
+        seen.is_(f"whether user data of {kind} hosts fits", len(script) <= 16384, True)
+        seen.is_(f"what is left to fill in in user data of {kind} hosts", [one for one in (b"${AWS::", b"${Name}") if one in script], [])
         # .ci/check-infrastructure has shellcheck read it.
         (kept / f"user-data-{kind}.sh").write_bytes(script)
 
@@ -128,7 +133,6 @@ def group(seen, _kept):
     seen.is_("zones", found["AvailabilityZones"], [f"{deployment.REGION}b"])
     tags = {one["Key"]: (one["Value"], one["PropagateAtLaunch"]) for one in found["Tags"]}
     seen.is_("the tag of production", tags.get("qdrant-backup:production"), (NAME, True))
-    seen.is_("the template", found["LaunchTemplate"]["LaunchTemplateName"], f"{NAME}-host")
 
 
 @on("moto", "ministack")

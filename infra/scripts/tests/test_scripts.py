@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,7 @@ class Scripts(unittest.TestCase):
         # Boot files as they are, or ones of this test's own where only the scripts are there.
         (self.root / "infra/host/units").mkdir(parents=True, exist_ok=True)
         (self.root / "infra/host/units/one.service").write_text("[Service]\n")
-        (self.root / "infra/host/user-data.sh").write_text("#!/bin/sh\n")
+        (self.root / "infra/host/tests").mkdir(exist_ok=True)
         (self.home / "bin").mkdir(parents=True)
         (self.home / "rust").mkdir()
         (self.home / "rust/libstd-1.rlib").touch()
@@ -115,7 +116,7 @@ class Package(Scripts):
         self.assertEqual(first, (self.root / "target/package/boot.tar.gz").read_bytes())
         listed = subprocess.run(["tar", "tzf", self.root / "target/package/boot.tar.gz"], capture_output=True, text=True, check=True).stdout.split()
         self.assertIn("./units/one.service", listed)
-        self.assertNotIn("./user-data.sh", listed)
+        self.assertEqual([name for name in listed if "tests" in name], [])
         unit.write_text("[Service]\nType=oneshot\n")
         self.right("package")
         self.assertNotEqual(first, (self.root / "target/package/boot.tar.gz").read_bytes())
@@ -188,6 +189,16 @@ class Parameters(Scripts):
         self.world["interface"] = ""
         self.world["not_offered"] = ["c8gd.2xlarge"]
         self.check("the zone eu-west-1b has no c8gd.2xlarge")
+
+    def test_the_example_is_right_as_it_stands(self):
+        self.packaged()
+        example = (ROOT / "infra/parameters.example").read_text()
+        # What is commented out is right as well.
+        (self.root / "my.parameters").write_text(re.sub(r"(?m)^#(?=[A-Za-z0-9]+=)", "", example).replace("RouteTableIds=rtb-0123456789abcdef0\n", ""))
+        self.right("deploy")
+        self.assertEqual(self.world["stacks"]["qdrant-prod"]["parameters"]["Endpoints"], "existing")
+        (self.root / "my.parameters").write_text(example)
+        self.right("deploy")
 
     def test_a_lock_that_is_off_is_not_compared(self):
         self.packaged()
@@ -415,13 +426,14 @@ class Host(Scripts):
         (sent,) = self.called("ssm send-command")
         given = self.world["stacks"]["qdrant-prod"]["parameters"]
         self.assertIn("qdrant-prod-host-update", sent)
-        self.assertIn(given["WorkerSha256"], " ".join(sent))
-        self.assertIn(given["BootFilesSha256"], " ".join(sent))
+        handed = json.loads(sent[sent.index("--parameters") + 1])
+        self.assertEqual(handed, {"Action": ["update"], "WorkerSha256": [given["WorkerSha256"]], "BootFilesSha256": [given["BootFilesSha256"]]})
         self.assertIn("installed 1.2.3", self.output)
 
     def test_a_rollback_names_no_version(self):
         self.right("host", "rollback")
-        self.assertNotIn("Sha256", " ".join(self.called("ssm send-command")[0]))
+        (sent,) = self.called("ssm send-command")
+        self.assertEqual(json.loads(sent[sent.index("--parameters") + 1]), {"Action": ["rollback"]})
 
     def test_a_failure_on_the_host_is_one_here(self):
         for state in ["Failed", "TimedOut", "Cancelled", "Undeliverable"]:
