@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export STACK PARAMS REGION QDRANT_IMAGE QDRANT_IMAGE_ARCHIVE DRY_RUN
 
-.PHONY: help package deploy destroy update-host rollback-host
+.PHONY: help package deploy destroy show-host update-host rollback-host image-host keys-host
 
 help: ## This page
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -19,8 +19,17 @@ deploy: ## STACK=name PARAMS=file [QDRANT_IMAGE=…] [QDRANT_IMAGE_ARCHIVE=file]
 destroy: ## STACK=name: delete the stack, and keep the backups, their keys, the secrets and the artefacts
 	@infra/scripts/destroy
 
-update-host: ## STACK=name: put the worker and the boot files of the last deployment on the running host, in place
+show-host: ## STACK=name: say what the running host has, and what it could go back to
+	@infra/scripts/host show
+
+update-host: ## STACK=name: put the worker and the boot files of the last deployment on the running host; nothing is restarted
 	@infra/scripts/host update
 
 rollback-host: ## STACK=name: go back to the worker and the boot files that the running host had before
 	@infra/scripts/host rollback
+
+image-host: ## STACK=name: change the running host to the image of the last deployment; Qdrant is restarted
+	@infra/scripts/host image
+
+keys-host: ## STACK=name: have the running host read its keys anew, after a rotation; Qdrant is restarted
+	@infra/scripts/host keys

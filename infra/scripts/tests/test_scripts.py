@@ -415,6 +415,23 @@ class Destroy(Scripts):
         self.refused("there is no stack qdrant-prod", "destroy", stdin="qdrant-prod\n")
 
 
+class Makefile(Scripts):
+    def make(self, *args):
+        return subprocess.run(["make", "--silent", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def test_help_has_every_target(self):
+        said = self.make().stdout
+        targets = re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text())
+        self.assertGreaterEqual(len(targets), 9)
+        for target in targets:
+            self.assertIn(f"  make {target} ", said)
+
+    def test_variables_reach_the_scripts(self):
+        run = self.make("deploy", "STACK=Nobody", "PARAMS=nothing")
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn("STACK=Nobody cannot be the name of a stack", run.stderr)
+
+
 class Host(Scripts):
     def setUp(self):
         super().setUp()
@@ -430,10 +447,25 @@ class Host(Scripts):
         self.assertEqual(handed, {"Action": ["update"], "WorkerSha256": [given["WorkerSha256"]], "BootFilesSha256": [given["BootFilesSha256"]]})
         self.assertIn("installed 1.2.3", self.output)
 
-    def test_a_rollback_names_no_version(self):
-        self.right("host", "rollback")
+    def test_an_image_is_that_of_the_deployment(self):
+        self.right("host", "image")
         (sent,) = self.called("ssm send-command")
-        self.assertEqual(json.loads(sent[sent.index("--parameters") + 1]), {"Action": ["rollback"]})
+        handed = json.loads(sent[sent.index("--parameters") + 1])
+        image = self.world["stacks"]["qdrant-prod"]["parameters"]["QdrantImageSha256"]
+        self.assertEqual(handed, {"Action": ["image"], "QdrantImage": [IMAGE], "QdrantImageSha256": [image]})
+
+    def test_the_others_name_no_version(self):
+        for verb in ["show", "rollback", "keys"]:
+            self.world["command"] = {"states": ["Success"], "out": "", "error": ""}
+            self.right("host", verb)
+            (sent,) = self.called("ssm send-command")
+            self.assertEqual(json.loads(sent[sent.index("--parameters") + 1]), {"Action": [verb]})
+        self.refused("what is to be done?", "host", "restart")
+
+    def test_a_deployment_by_hand_that_names_no_worker_is_no_update(self):
+        del self.world["stacks"]["qdrant-prod"]["parameters"]["WorkerSha256"]
+        self.refused("does not say which WorkerSha256 it has", "host", "update")
+        self.assertEqual(self.called("ssm send-command"), [])
 
     def test_a_failure_on_the_host_is_one_here(self):
         for state in ["Failed", "TimedOut", "Cancelled", "Undeliverable"]:
