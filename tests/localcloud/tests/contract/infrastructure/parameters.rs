@@ -124,11 +124,12 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "RayIndexingRoleArn",
-        &["", "arn:aws:iam::111122223333:role/ray-indexing", "arn:aws:iam::111122223333:role/path/ray"],
+        &["", "arn:aws:iam::111122223333:role/ray-indexing"],
         &[
             "ray-indexing",
             "arn:aws:iam::111122223333:user/ray",
             "arn:aws:iam::1111:role/ray",
+            "arn:aws:iam::111122223333:role/path/ray",
             "arn:aws:iam::111122223333:role/*",
         ],
     ),
