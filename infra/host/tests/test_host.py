@@ -712,7 +712,7 @@ class Qdrant(Case):
         self.assertIn(f"after:  {self.NEXT}", done.stdout)
         self.assertIn(f'\nimage = "{self.NEXT}"\n', (machine.root / "etc/qdrant-backup.toml").read_text())
         self.assertEqual(machine.calls()[-2:], [["systemctl", "stop", "qdrant.service"], ["systemctl", "restart", "--no-block", "qdrant-boot.service"]])
-        # And back, as one may before anything was written.
+        # And back. Whether data goes back a version is for the worker to say: it does not, and goes on serving with what it has.
         self.succeeds(machine.document(Action="image", QdrantImage=IMAGE, QdrantImageSha256=machine.image))
 
     def test_an_image_that_is_not_there_changes_nothing(self):
