@@ -278,7 +278,8 @@ class UserData(Case):
         self.assertEqual(machine.version(), "host-worker 1.0.0")
         self.assertEqual(os.readlink(machine.root / "usr/local/bin/host-worker"), "/opt/qdrant-backup/current/host-worker")
         self.assertIn(["dnf", "--assumeyes", "--quiet", "install", "docker", "mdadm", "xfsprogs"], machine.calls())
-        self.assertEqual(machine.calls()[-2:], [["systemctl", "start", "--no-block", "qdrant-boot.service"], ["systemctl", "start", "qdrant-health.timer"]])
+        self.assertIn(["systemctl", "start", "--no-block", "qdrant-boot.service"], machine.calls())
+        self.assertIn(["systemctl", "start", "qdrant-health.timer"], machine.calls())
         self.assertEqual((machine.root / "etc/qdrant-backup.toml").read_text(), (TESTS / "expected-production.toml").read_text())
         self.assertFalse((machine.home / "first").exists())
 
@@ -343,6 +344,22 @@ class UserData(Case):
         machine.write("agent", "3.3.2745.9")
         machine.write("newest-agent", "3.3.2745.9")
         self.fails(machine.first_boot(), "the agent of Systems Manager is older than 3.3.2746.0")
+
+    def test_a_staging_host_takes_commands_when_it_is_ready_and_not_before(self):
+        machine = Machine(self, STAGING)
+        self.succeeds(machine.user_data())
+        machine.write("calls", "")
+        machine.write("start-fails", 1)
+        self.fails(machine.first_boot(), "the host is not ready for a drill")
+        self.assertFalse((machine.home / "installed").exists())
+        agent = ["systemctl", "enable", "--now", "amazon-ssm-agent.service"]
+        self.assertNotIn(agent, machine.calls())
+        self.succeeds(machine.first_boot())
+        ready = ["systemctl", "start", "qdrant-secrets.service", "qdrant-images.service", "qdrant-boot.service"]
+        self.assertEqual(machine.calls()[-3:], [ready, ["systemctl", "unmask", "--runtime", "amazon-ssm-agent.service"], agent])
+        template = (INFRA / "stacks/host.yaml").read_text()
+        mask = "test -e /opt/qdrant-backup/installed || systemctl mask --runtime amazon-ssm-agent.service"
+        self.assertEqual([template.count(mask), template.index(mask) > template.index("StagingLaunchTemplate:")], [1, True])
 
     def test_a_staging_host_ends_by_itself_and_says_nothing_of_its_health(self):
         machine = Machine(self, STAGING).installed()
@@ -695,7 +712,7 @@ class Qdrant(Case):
         self.assertIn(f"after:  {self.NEXT}", done.stdout)
         self.assertIn(f'\nimage = "{self.NEXT}"\n', (machine.root / "etc/qdrant-backup.toml").read_text())
         self.assertEqual(machine.calls()[-2:], [["systemctl", "stop", "qdrant.service"], ["systemctl", "restart", "--no-block", "qdrant-boot.service"]])
-        # And back, as one may before anything was written.
+        # And back. Whether data goes back a version is for the worker to say: it does not, and goes on serving with what it has.
         self.succeeds(machine.document(Action="image", QdrantImage=IMAGE, QdrantImageSha256=machine.image))
 
     def test_an_image_that_is_not_there_changes_nothing(self):
