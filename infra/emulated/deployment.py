@@ -86,19 +86,10 @@ def deploy(cloud, folder, parameters):
     environment = {**cloud.environment(), "STACK": NAME, "PARAMS": "try.parameters", "QDRANT_IMAGE_ARCHIVE": "image.tar"}
     run = subprocess.run(["infra/scripts/deploy"], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240)
     for line in run.stdout.splitlines():
-        print(f"  | {line}")
+        if not line.strip().startswith("Uploading to "):
+            print(f"  | {line}")
     if run.returncode:
         raise SystemExit(f"the deployment to {cloud.emulator} failed")
-    return run.stdout
-
-
-def destroy(cloud, folder):
-    run = subprocess.run(["infra/scripts/destroy"], cwd=folder, env={**cloud.environment(), "STACK": NAME}, input=f"{NAME}\n", text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=120)
-    for line in run.stdout.splitlines():
-        print(f"  | {line}")
-    if run.returncode:
-        raise SystemExit(f"destroying the stack on {cloud.emulator} failed")
     return run.stdout
 
 
