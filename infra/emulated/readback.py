@@ -192,7 +192,7 @@ def machines(seen, _kept):
 @on("moto")
 def documents(seen, _kept):
     """both documents are the files"""
-    for name in ["host-task", "host-update"]:
+    for name in ["host-task", "host-update", "host-operate"]:
         content = seen.call("ssm", "get_document", Name=f"{NAME}-{name}")["Content"]
         expected = json.loads((deployment.ROOT / f"infra/ssm/{name}.json").read_text(encoding="utf-8"))
         # moto writes it down as Python does.

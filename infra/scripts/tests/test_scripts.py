@@ -455,10 +455,12 @@ class Host(Scripts):
         self.assertEqual(handed, {"Action": ["image"], "QdrantImage": [IMAGE], "QdrantImageSha256": [image]})
 
     def test_the_others_name_no_version(self):
-        for verb in ["show", "rollback", "keys"]:
+        verbs = {"host-update": ["show", "rollback", "keys"], "host-operate": ["doctor", "health", "log", "boot", "acknowledge"]}
+        for document, verb in [(document, verb) for document, of in verbs.items() for verb in of]:
             self.world["command"] = {"states": ["Success"], "out": "", "error": ""}
             self.right("host", verb)
             (sent,) = self.called("ssm send-command")
+            self.assertIn(f"qdrant-prod-{document}", sent)
             self.assertEqual(json.loads(sent[sent.index("--parameters") + 1]), {"Action": [verb]})
         self.refused("what is to be done?", "host", "restart")
 
