@@ -30,7 +30,9 @@ fn documents() -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
-                if !name.starts_with('.') && !["target", "fixtures", "benchmarks", "node_modules"].contains(&name.as_str()) {
+                if !name.starts_with('.')
+                    && !["target", "fixtures", "benchmarks", "node_modules"].contains(&name.as_str())
+                {
                     dirs.push(path);
                 }
             } else if name.ends_with(".md") {

@@ -1,5 +1,6 @@
 //! The templates agree with each other, and with the programs, state machines and documents that they deploy.
 
+mod host;
 mod observability;
 mod parameters;
 mod stacks;
