@@ -398,8 +398,9 @@ class Secrets(Case):
         return (machine.keys / "qdrant.env").read_text().splitlines()
 
     def nowhere_else(self, machine, done, *keys):
-        """No key is in an argument, in what was said, or in a file but the two."""
+        """No key is in an argument, in the environment of a program, in what was said, or in a file but the two."""
         for key in keys:
+            self.assertNotIn(key, (machine.state / "environments").read_text())
             self.assertNotIn(key, done.stdout + done.stderr)
             self.assertNotIn(key, (machine.state / "calls").read_text())
             holders = {path.name for path in machine.root.rglob("*") if path.is_file() and key in path.read_text(errors="replace")}
