@@ -352,14 +352,24 @@ class UserData(Case):
         machine.write("start-fails", 1)
         self.fails(machine.first_boot(), "the host is not ready for a drill")
         self.assertFalse((machine.home / "installed").exists())
+        self.assertFalse((machine.home / "ready").exists())
         agent = ["systemctl", "enable", "--now", "amazon-ssm-agent.service"]
         self.assertNotIn(agent, machine.calls())
         self.succeeds(machine.first_boot())
         ready = ["systemctl", "start", "qdrant-secrets.service", "qdrant-images.service", "qdrant-boot.service"]
-        self.assertEqual(machine.calls()[-3:], [ready, ["systemctl", "unmask", "--runtime", "amazon-ssm-agent.service"], agent])
+        self.assertEqual(machine.calls()[-2:], [ready, agent])
+        self.assertTrue((machine.home / "ready").exists())
+
+    def test_only_the_agent_of_staging_waits_until_the_host_is_ready(self):
         template = (INFRA / "stacks/host.yaml").read_text()
-        mask = "test -e /opt/qdrant-backup/installed || systemctl mask --runtime amazon-ssm-agent.service"
-        self.assertEqual([template.count(mask), template.index(mask) > template.index("StagingLaunchTemplate:")], [1, True])
+        command = re.findall(r"(?m)^ +- (printf .*ConditionPathExists=.*)$", template)
+        self.assertEqual(len(command), 1)
+        self.assertGreater(template.index(command[0]), template.index("  StagingLaunchTemplate:"))
+        machine = Machine(self, STAGING)
+        drop_in = machine.root / "etc/systemd/system/amazon-ssm-agent.service.d/qdrant-backup.conf"
+        drop_in.parent.mkdir(parents=True)
+        self.succeeds(machine.run("sh", "-c", command[0].replace("/etc/", f"{machine.root}/etc/")))
+        self.assertEqual(drop_in.read_text(), "[Unit]\nConditionPathExists=/opt/qdrant-backup/ready\n")
 
     def test_a_staging_host_ends_by_itself_and_says_nothing_of_its_health(self):
         machine = Machine(self, STAGING).installed()
@@ -398,8 +408,9 @@ class Secrets(Case):
         return (machine.keys / "qdrant.env").read_text().splitlines()
 
     def nowhere_else(self, machine, done, *keys):
-        """No key is in an argument, in what was said, or in a file but the two."""
+        """No key is in an argument, in the environment of a program, in what was said, or in a file but the two."""
         for key in keys:
+            self.assertNotIn(key, (machine.state / "environments").read_text())
             self.assertNotIn(key, done.stdout + done.stderr)
             self.assertNotIn(key, (machine.state / "calls").read_text())
             holders = {path.name for path in machine.root.rglob("*") if path.is_file() and key in path.read_text(errors="replace")}
