@@ -1,6 +1,7 @@
 """What was deployed, read back by the services' own calls. Each check says which emulators keep what it looks at: what neither keeps is in README.md."""
 import ast
 import base64
+import email
 import json
 
 import deployment
@@ -101,6 +102,16 @@ def endpoints(seen, _kept):
         seen.is_(f"an endpoint for {service}", (service, kind) in found, True)
 
 
+def script_of(user_data):
+    """The shell script of user data, which may stand beside other parts in a MIME message."""
+    if user_data.startswith("#!"):
+        return user_data
+    scripts = [part.get_payload() for part in email.message_from_string(user_data).walk() if part.get_content_type() == "text/x-shellscript"]
+    if len(scripts) != 1 or not scripts[0].startswith("#!"):
+        raise SystemExit(f"user data is neither a script nor a message with one:\n{user_data[:500]}")
+    return scripts[0]
+
+
 @on("moto")
 def launch_templates(seen, kept):
     """the host has the interface as its first, keeps it, and starts from user data that fits; staging hosts end when they are turned off"""
@@ -122,7 +133,7 @@ def launch_templates(seen, kept):
         seen.is_(f"whether user data of {kind} hosts fits", len(script) <= 16384, True)
         seen.is_(f"what is left to fill in in user data of {kind} hosts", [one for one in (b"${AWS::", b"${Name}") if one in script], [])
         # .ci/check-infrastructure has shellcheck read it.
-        (kept / f"user-data-{kind}.sh").write_bytes(script)
+        (kept / f"user-data-{kind}.sh").write_text(script_of(script.decode()), encoding="utf-8")
 
 
 @on("moto", "ministack")
