@@ -12,6 +12,16 @@ use crate::{
     event::{DrillSchedule, Execution, Fresh, Freshness, MetricDatum},
 };
 
+/// How long the event of a marker may be under way before it counts as lost: EventBridge delivers within seconds, and tries again for longer than this only where
+/// Step Functions does not answer.
+const DELIVERY: SignedDuration = SignedDuration::from_mins(15);
+
+/// How far ahead the clock of an indexing job may be before its times are worth nothing.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// How many executions are listed (`watch.asl.json`).
+const LISTED: usize = 100;
+
 /// How long an execution may run before it is stuck: longer than any backup and any drill, their retries included.
 pub const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
@@ -58,9 +68,8 @@ fn measured(
             (Some(now), "the newest batch is in the published backup")
         }
         (Some(published), Some(marker)) => {
-            let since = asked_in_vain(published, &event.backups.recent);
-            let since = since.map_or(marker.finished_at, |since| since.min(marker.finished_at));
-            (Some(since), "the newest batch waits for its backup")
+            let (since, reason) = waiting_since(published, marker, &event.backups.recent, now);
+            (Some(since), reason)
         }
     };
     metric_data.extend(unprotected.map(|since| MetricDatum::seconds("UnprotectedSeconds", age(since))));
@@ -77,14 +86,36 @@ fn measured(
     Fresh { metric_data, reason: reason.to_owned() }
 }
 
-/// Since when a backup has been asked for and none has succeeded, after the published one. Without it a job that marks a batch each hour would make the newest marker
-/// always young, however long no backup succeeds.
-fn asked_in_vain(published: &Published, newest_first: &[Execution]) -> Option<Timestamp> {
-    let since_the_last_success = newest_first.iter().take_while(|execution| !execution.has_succeeded());
-    since_the_last_success
-        .map(|execution| execution.started_at)
-        .filter(|started_at| *started_at > published.created_at)
-        .min()
+/// Since when data may have been without a backup, where the newest batch is not in the published one. The marker tells only of the newest batch: a job that marks one
+/// each hour makes it always young, however long no backup was made. So what was asked for since counts, and where nothing was, or not all of it is known, the worst.
+///
+/// An execution that succeeds is no end of it. One that published has made the published backup itself younger; a partial one, or one that had nothing to do, has not.
+fn waiting_since(
+    published: &Published,
+    marker: &SuccessMarker,
+    newest_first: &[Execution],
+    now: Timestamp,
+) -> (Timestamp, &'static str) {
+    if marker.finished_at > now + CLOCK_TOLERANCE {
+        return (published.created_at, "the marker is of the future: the published backup's age counts");
+    }
+    let later = |execution: &&Execution| execution.started_at > published.created_at;
+    if newest_first.len() >= LISTED && newest_first.iter().all(|execution| later(&execution)) {
+        return (
+            published.created_at,
+            "backups were asked for more often than is listed: the published backup's age counts",
+        );
+    }
+    let in_vain = newest_first.iter().filter(later).filter(|execution| !execution.has_succeeded());
+    let since = match in_vain.map(|execution| execution.started_at).min() {
+        Some(asked) => asked,
+        None if now.duration_since(marker.finished_at) <= DELIVERY => marker.finished_at,
+        None => {
+            let since = marker.finished_at.min(published.created_at);
+            return (since, "nothing was started for the newest batch: the published backup's age counts");
+        }
+    };
+    (since.min(marker.finished_at), "the newest batch waits for its backup")
 }
 
 #[cfg(test)]

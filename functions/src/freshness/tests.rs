@@ -78,7 +78,27 @@ fn how_long_data_has_been_without_a_backup() {
             vec![failed(30)],
             Some(0),
         ),
-        ("a batch waits", published(20, Some("b1")), Some(marker("b2", minute(35))), vec![], Some(25)),
+        (
+            "a batch waits",
+            published(20, Some("b1")),
+            Some(marker("b2", minute(35))),
+            vec![execution(35, "RUNNING")],
+            Some(25),
+        ),
+        (
+            "the event of a marker may be under way",
+            published(20, Some("b1")),
+            Some(marker("b2", minute(45))),
+            vec![],
+            Some(15),
+        ),
+        (
+            "nobody reacts to markers, and how many there were is not known",
+            published(20, Some("b1")),
+            Some(marker("b2", minute(44))),
+            vec![],
+            Some(40),
+        ),
         (
             "a backup of no batch covers none",
             published(50, None),
@@ -87,10 +107,17 @@ fn how_long_data_has_been_without_a_backup() {
             Some(25),
         ),
         (
-            "a clock that is ahead is no credit",
+            "a clock that is far ahead is no credit",
             published(20, Some("b1")),
             Some(marker("b2", minute(90))),
-            vec![],
+            vec![execution(59, "RUNNING")],
+            Some(40),
+        ),
+        (
+            "a clock that is ahead by minutes is as good as any",
+            published(20, Some("b1")),
+            Some(marker("b2", minute(64))),
+            vec![execution(60, "RUNNING")],
             Some(0),
         ),
         (
@@ -108,11 +135,18 @@ fn how_long_data_has_been_without_a_backup() {
             Some(30),
         ),
         (
-            "what failed before the last success is over",
+            "a success that published nothing is no end of it: it was partial, or had nothing to do",
             published(20, Some("b1")),
             Some(marker("b2", minute(55))),
             vec![execution(56, "RUNNING"), done(40), failed(30)],
-            Some(5),
+            Some(30),
+        ),
+        (
+            "and none by itself",
+            published(20, Some("b1")),
+            Some(marker("b2", minute(40))),
+            vec![done(41)],
+            Some(40),
         ),
         (
             "what failed before the published backup is over, whoever published it",
@@ -131,6 +165,23 @@ fn how_long_data_has_been_without_a_backup() {
         assert_eq!(value(&fresh, "StuckExecutions"), Some(0), "{case}");
         assert_eq!(value(&fresh, "DrillAgeSeconds"), None, "{case}");
     }
+}
+
+#[test]
+fn more_executions_than_are_listed_are_no_young_failure() {
+    let failed: Vec<Value> = (0..LISTED).map(|_| execution(50, "FAILED")).collect();
+    let marker = marker("b9", minute(59));
+    let of = |executions: &[Value]| {
+        let event = read(event(executions, &no_drills()));
+        value(
+            &measured(published(20, Some("b1")).as_ref(), Some(&marker), &event, now()),
+            "UnprotectedSeconds",
+        )
+    };
+    assert_eq!(of(&failed), Some(40 * 60));
+    assert_eq!(of(&failed[1..]), Some(10 * 60));
+    let watch: Value = serde_json::from_str(include_str!("../../../state-machines/watch.asl.json")).unwrap();
+    assert_eq!(watch["States"]["ListBackups"]["Parameters"]["MaxResults"], LISTED);
 }
 
 #[test]
@@ -174,10 +225,10 @@ async fn pointer_and_marker_are_read_and_the_answer_is_what_cloudwatch_takes() {
         json!({
             "metric_data": [
                 {"MetricName": "PointerAgeSeconds", "Unit": "Seconds", "Value": 108 * 60},
-                {"MetricName": "UnprotectedSeconds", "Unit": "Seconds", "Value": 20 * 60},
+                {"MetricName": "UnprotectedSeconds", "Unit": "Seconds", "Value": 108 * 60},
                 {"MetricName": "StuckExecutions", "Unit": "Count", "Value": 0},
             ],
-            "reason": "the newest batch waits for its backup",
+            "reason": "nothing was started for the newest batch: the published backup's age counts",
         })
     );
     assert_eq!(answer.metrics, [], "the machine publishes them");
