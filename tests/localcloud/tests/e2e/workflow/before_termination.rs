@@ -3,6 +3,7 @@
 use localcloud::{
     autoscaling::{Effect, Standing},
     indexer::Client,
+    ssm,
     stepfunctions::{self, Execution, Operation, Status},
     workflow::{INSTANCE, Machine},
 };
@@ -105,9 +106,24 @@ async fn a_backup_that_fails_does_not_keep_the_host() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_is_gone_fails_its_last_backup_and_holds_up_nothing() {
+async fn a_host_that_is_gone_is_let_go_at_once() {
     let flow = Flow::eager().await;
     flow.workflow.ssm.remove_host(INSTANCE).unwrap();
+    let execution = flow.terminated().await;
+    flow.is_told(&execution, "HostUnreachable", &["is not online", "The group goes on with the termination"]);
+    assert_eq!((flow.called(COMPLETE), flow.called(HEARTBEAT)), (1, 0));
+    let machine = flow.workflow.machine(Machine::Backup);
+    let backups = flow.workflow.service().list_executions(machine, None, &stepfunctions::Page::default());
+    assert_eq!(backups.unwrap().executions.len(), 0, "the next host waits for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_still_seems_to_be_there_fails_its_last_backup_and_holds_up_nothing() {
+    let flow = Flow::eager().await;
+    flow.workflow.ssm.remove_host(INSTANCE).unwrap();
+    // Whether its agent answers cannot be seen.
+    let faults = flow.workflow.ssm.faults();
+    faults.on(ssm::Operation::DescribeInstanceInformation).times(4).inject(ssm::Effect::Throttle);
     // The group has given up too.
     flow.workflow.autoscaling.effects().on(HEARTBEAT).inject(Effect::Over);
     let execution = flow.terminated().await;
