@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use protocol::{
-    BackupId, CollectionName, Envelope, ExecutionName, TaskId, TaskKind, TaskToken, TokenOrder,
+    BackupId, CollectionName, Envelope, ExecutionName, FailureKind, TaskId, TaskKind, TaskToken, TokenOrder,
     task::{Drilled, Stored},
 };
 use serde::{
@@ -226,15 +226,31 @@ pub(crate) struct MetricDatum {
     metric_name: &'static str,
     unit: &'static str,
     value: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dimensions: Vec<Dimension>,
+}
+
+/// What tells one metric from another of its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Dimension {
+    name: &'static str,
+    value: &'static str,
 }
 
 impl MetricDatum {
     pub(crate) fn count(metric_name: &'static str, value: u64) -> Self {
-        Self { metric_name, unit: "Count", value }
+        Self { metric_name, unit: "Count", value, dimensions: Vec::new() }
     }
 
     pub(crate) fn seconds(metric_name: &'static str, value: u64) -> Self {
-        Self { metric_name, unit: "Seconds", value }
+        Self { metric_name, unit: "Seconds", value, dimensions: Vec::new() }
+    }
+
+    /// No failure of that kind, as `CountFailure` of the state machines counts them.
+    pub(crate) fn no_failure(kind: FailureKind) -> Self {
+        let dimensions = vec![Dimension { name: "FailureKind", value: kind.name() }];
+        Self { dimensions, ..Self::count("ExecutionFailures", 0) }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use catalog::{Catalog, ObjectStore};
 use jiff::{SignedDuration, Timestamp};
-use protocol::SuccessMarker;
+use protocol::{FailureKind, SuccessMarker};
 
 use crate::{
     error::Error,
@@ -18,6 +18,14 @@ const DELIVERY: SignedDuration = SignedDuration::from_mins(15);
 
 /// How far ahead the clock of an indexing job may be before its times are worth nothing.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// The kinds of failures that alarms add up. A sum with a number that was never published may be none, so that each is there from the beginning, as 0.
+pub const ADDED_UP: [FailureKind; 4] = [
+    FailureKind::ArchiveCorrupt,
+    FailureKind::ChecksumMismatch,
+    FailureKind::StoreUnavailable,
+    FailureKind::UploadFailed,
+];
 
 /// How many executions are listed (`watch.asl.json`).
 const LISTED: usize = 100;
@@ -83,6 +91,7 @@ fn measured(
         metric_data
             .push(MetricDatum::seconds("DrillAgeSeconds", age(passed.unwrap_or(event.drills.created_at))));
     }
+    metric_data.extend(ADDED_UP.map(MetricDatum::no_failure));
     Fresh { metric_data, reason: reason.to_owned() }
 }
 

@@ -37,7 +37,7 @@ pub use decide::MAX_WAIT;
 pub use diagnostic::MAX_MESSAGE;
 pub use dispatch::Dispatched;
 pub use error::Error;
-pub use freshness::STUCK_AFTER;
+pub use freshness::{ADDED_UP, STUCK_AFTER};
 pub use hosts::Hosts;
 pub use run::run;
 pub use ssm::DELIVERY_TIMEOUT;

@@ -220,6 +220,10 @@ async fn pointer_and_marker_are_read_and_the_answer_is_what_cloudwatch_takes() {
     world.publish(of_batch(12, "b7")).await;
     world.mark("b8", minute(100));
     let answer = world.call(Function::QuiesceCheck, event(&[], &no_drills())).await.unwrap();
+    let none = |kind: &str| {
+        let dimensions = [json!({"Name": "FailureKind", "Value": kind})];
+        json!({"MetricName": "ExecutionFailures", "Unit": "Count", "Value": 0, "Dimensions": dimensions})
+    };
     assert_eq!(
         answer.body,
         json!({
@@ -227,6 +231,10 @@ async fn pointer_and_marker_are_read_and_the_answer_is_what_cloudwatch_takes() {
                 {"MetricName": "PointerAgeSeconds", "Unit": "Seconds", "Value": 108 * 60},
                 {"MetricName": "UnprotectedSeconds", "Unit": "Seconds", "Value": 108 * 60},
                 {"MetricName": "StuckExecutions", "Unit": "Count", "Value": 0},
+                none("ArchiveCorrupt"),
+                none("ChecksumMismatch"),
+                none("StoreUnavailable"),
+                none("UploadFailed"),
             ],
             "reason": "nothing was started for the newest batch: the published backup's age counts",
         })

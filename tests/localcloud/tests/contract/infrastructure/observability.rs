@@ -25,7 +25,7 @@ fn alarms_look_at_metrics_that_exist() {
     let named = |row: &Vec<String>| Some(row.first()?.split('`').nth(1)?.to_owned());
     let known: BTreeSet<String> = rows(&page).iter().filter_map(named).collect();
     let stack = stack("observability");
-    let mut ours = 0;
+    let (mut ours, mut kinds) = (0, BTreeSet::new());
     for (id, alarm) in resources(&stack, ALARM) {
         for metric in metrics(&alarm["Properties"]) {
             let namespace = metric["Namespace"].to_string();
@@ -39,7 +39,10 @@ fn alarms_look_at_metrics_that_exist() {
             for dimension in metric["Dimensions"].as_array().into_iter().flatten() {
                 let value = dimension["Value"].as_str().unwrap();
                 let exists = match dimension["Name"].as_str().unwrap() {
-                    "FailureKind" => value.parse::<FailureKind>().is_ok(),
+                    "FailureKind" => value.parse::<FailureKind>().is_ok_and(|kind| {
+                        kinds.insert(kind);
+                        true
+                    }),
                     "Function" => Function::ALL.iter().any(|function| function.name() == value),
                     other => panic!("{id}: no metric has the dimension {other}"),
                 };
@@ -47,6 +50,7 @@ fn alarms_look_at_metrics_that_exist() {
             }
         }
     }
+    assert_eq!(kinds, BTreeSet::from(functions::ADDED_UP), "what is added up has to be published as 0");
     assert!(ours >= 14, "only {ours} metrics of ours are looked at");
 }
 

@@ -68,7 +68,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("BandwidthLimit", &["", "200MB/s", "1GiB/s"], &["200", "200MB", "0MB/s", "200Mbps"]),
     (
         "Prefix",
-        &["qdrant/backups", "archives", "team-a/qdrant.v1/backups_2", "qdrant/proofs2", "qdrant"],
+        &["qdrant/backups", "archives", "team-a/qdrant.v1/backups_2", "qdrant/proofs2", "qdrant2"],
         &[
             "",
             "/archives",

@@ -81,8 +81,12 @@ async fn a_quiet_time_with_the_newest_batch_backed_up_is_safe_and_a_batch_that_w
     flow.watched().await;
     assert_eq!(flow.last("UnprotectedSeconds"), Some(0.0));
     let published = flow.workflow.cloudwatch.data();
-    assert!(published.iter().all(|datum| datum.namespace == NAMESPACE && datum.dimensions.is_empty()));
-    assert_eq!(published.len(), 3 * 4, "{published:?}");
+    assert!(published.iter().all(|datum| datum.namespace == NAMESPACE));
+    let (failures, plain): (Vec<_>, Vec<_>) =
+        published.iter().partition(|datum| datum.metric == "ExecutionFailures");
+    assert!(failures.iter().all(|datum| datum.value == 0.0), "{failures:?}");
+    assert!(plain.iter().all(|datum| datum.dimensions.is_empty()), "{plain:?}");
+    assert_eq!((plain.len(), failures.len()), (3 * 4, 3 * 4), "{published:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
