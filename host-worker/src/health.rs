@@ -62,11 +62,19 @@ struct Boot {
 pub async fn health(config: &Config, now: Timestamp) -> Result<Health, Error> {
     let qdrant = answers(config).await.map_err(|error| on_one_line(&error));
     let work_dir = config.work_dir();
-    let boot = config.boot().map(|_| Boot::of(record::read(&work_dir), qdrant.is_ok(), now));
-    let disk = config.boot().map_or_else(|| config.data_dir(), |boot| boot.workspace.clone());
+    let (boot, disk_used) = match config.boot() {
+        Some(settings) => {
+            let record = record::read(&work_dir);
+            // The record is on the disks. Without it they may not be mounted, and the root disk's numbers are none of theirs.
+            let disk_used =
+                matches!(record, Ok(Some(_))).then(|| used_percent(&settings.workspace)).flatten();
+            (Some(Boot::of(record, qdrant.is_ok(), now)), disk_used)
+        }
+        None => (None, used_percent(&config.data_dir())),
+    };
     Ok(Health {
         qdrant,
-        disk_used: used_percent(&disk),
+        disk_used,
         boot,
         degraded: origin::read(&work_dir)?.is_some_and(|origin| origin.degraded),
     })

@@ -28,6 +28,7 @@ async fn a_host_is_watched_from_its_first_minute() {
     let before = metrics(&host).await;
     assert_eq!((before["QdrantReady"], before["HostHeld"]), (0.0, 0.0), "{before:?}");
     assert!(before["BootingSeconds"] > 0.0, "{before:?}");
+    assert_eq!(before.get("DiskUsedPercent"), None, "the disks are not mounted");
 
     host.fixture.cloud.s3.faults().deny(Operation::GetObject, protocol::key::POINTER);
     let boot = host.start();
