@@ -36,9 +36,10 @@ def what_is_kept():
     for file in ("artifacts.yaml", "replica.yaml", "stacks/storage.yaml"):
         for name, resource in Stack.parse_template((INFRA / file).read_text())["Resources"].items():
             kind, where = resource["Type"], f"{file}, {name}"
-            kept = {resource.get(policy) for policy in ("DeletionPolicy", "UpdateReplacePolicy")} == {"Retain"}
+            # RetainExceptOnCreate: kept, but for a creation that is rolled back, and what is left of it would be in the way of the next.
+            kept = resource.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate") and resource.get("UpdateReplacePolicy") == "Retain"
             if kind in ("AWS::S3::Bucket", "AWS::S3::BucketPolicy", "AWS::KMS::Key") and not kept:
-                wrong.append(f"{where}: DeletionPolicy and UpdateReplacePolicy must be Retain")
+                wrong.append(f"{where}: DeletionPolicy must be Retain or RetainExceptOnCreate, UpdateReplacePolicy Retain")
             if kind != "AWS::S3::Bucket":
                 continue
             rules = resource["Properties"]["LifecycleConfiguration"]["Rules"]

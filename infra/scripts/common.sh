@@ -5,6 +5,9 @@
 # A failure in $(…) is a failure.
 shopt -s inherit_errexit
 
+# Nobody pages through an answer that a script waits for.
+export AWS_PAGER=
+
 # The name of a stack: the names of all that it makes begin with it, and some of them are short.
 NAME_PATTERN='^[a-z][a-z0-9-]{1,23}$'
 
@@ -45,6 +48,8 @@ need_account() {
   arn=$(aws_ sts get-caller-identity --query Arn --output text) || fail 'the AWS CLI has no valid credentials' 'sign in, and look at: aws sts get-caller-identity'
   PARTITION=$(cut -d: -f2 <<<"$arn")
   ACCOUNT=$(cut -d: -f5 <<<"$arn")
+  # State machines name the services that they call with their partition.
+  [ "$PARTITION" = aws ] || fail "the partition $PARTITION is not one that this can be deployed to" 'the state machines and the conditions of policies are for the partition aws'
   say "account $ACCOUNT ($PARTITION), region $REGION, as $arn"
 }
 

@@ -75,9 +75,11 @@ impl FromStr for Prefix {
         let reserved = [MANIFESTS, PROOFS, DRILLS, "qdrant/indexing/"];
         if text.len() > 512
             || !text.split('/').all(component)
-            || reserved.iter().any(|r| format!("{text}/").starts_with(r))
+            || reserved
+                .iter()
+                .any(|r| format!("{text}/").starts_with(r) || r.starts_with(&format!("{text}/")))
         {
-            let what = "a prefix: path components of [A-Za-z0-9_.-] with single slashes between them, outside the folders of manifests, proofs, drills and markers";
+            let what = "a prefix: path components of [A-Za-z0-9_.-] with single slashes between them, neither inside nor around the folders of manifests, proofs, drills and markers";
             return Err(invalid(what, text));
         }
         Ok(Self(text.to_owned()))

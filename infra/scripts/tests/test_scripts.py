@@ -483,7 +483,7 @@ class Host(Scripts):
 
     def test_without_end_it_gives_up(self):
         self.world["command"] = {"states": ["InProgress"] * 3, "out": "", "error": ""}
-        self.refused("ended as InProgress", "host", "update", LOOKS="3")
+        self.refused("is still InProgress", "host", "update", LOOKS="3")
 
 
 if __name__ == "__main__":
