@@ -63,11 +63,12 @@ link() {
   mv -T "$2.part" "$2"
 }
 
-# write FILE MODE: standard input becomes the file's content, in one moment. Nobody ever sees it with another mode or half of it.
+# write FILE MODE: standard input becomes the file's content, in one moment. Nobody ever sees it with another mode or half of it, also after a power cut: its bytes
+# are on the disk before its name is.
 write() {
   local part
   part=$(mktemp "$1.XXXXXX")
-  if cat >"$part" && chmod "$2" "$part" && mv -T "$part" "$1"; then return 0; fi
+  if cat >"$part" && chmod "$2" "$part" && sync "$part" && mv -T "$part" "$1"; then return 0; fi
   rm -f "$part"
   return 1
 }

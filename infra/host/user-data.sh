@@ -5,6 +5,30 @@ umask 022
 home="${ROOT:-}/opt/qdrant-backup"
 mkdir -p "$home" "${ROOT:-}/etc/systemd/system"
 
+# First of all: the host of a drill ends by itself when nobody ends it, whether anything else of this works or not. Powering off terminates it (the launch template).
+if grep -qx ROLE=staging "${ROOT:-}/etc/qdrant-backup/host.env"; then
+  cat >"${ROOT:-}/etc/systemd/system/qdrant-expiry.service" <<'UNIT'
+[Unit]
+Description=Power this staging host off
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/systemctl poweroff
+UNIT
+  cat >"${ROOT:-}/etc/systemd/system/qdrant-expiry.timer" <<'UNIT'
+[Unit]
+Description=Power this staging host off 20 hours after its boot
+
+[Timer]
+OnBootSec=20h
+
+[Install]
+WantedBy=timers.target
+UNIT
+  systemctl daemon-reload
+  systemctl enable --now qdrant-expiry.timer
+fi
+
 cat >"$home/first-boot" <<'SCRIPT'
 #!/bin/bash
 # Fetches the boot files and has them install what this host was launched with. When that has been done there is nothing to do, at no later boot.
@@ -27,6 +51,7 @@ rm -rf "$home/first"
 mkdir "$home/first"
 tar --extract --gzip --no-same-owner --file "$fetched" --directory "$home/first"
 "$home/first/release" update "$WORKER_SHA256" "$BOOT_FILES_SHA256"
+[ -e "$home/installed" ] || { echo "release $WORKER_SHA256 $BOOT_FILES_SHA256 ended well, and installed nothing" >&2; exit 1; }
 rm -rf "$home/first" "$fetched"
 SCRIPT
 chmod 755 "$home/first-boot"
@@ -55,27 +80,3 @@ UNIT
 systemctl daemon-reload
 systemctl enable qdrant-install.service
 systemctl start --no-block qdrant-install.service
-
-# The host of a drill ends by itself when nobody ends it, whether anything else of this works or not: powering off terminates it (the launch template).
-if grep -qx ROLE=staging "${ROOT:-}/etc/qdrant-backup/host.env"; then
-  cat >"${ROOT:-}/etc/systemd/system/qdrant-expiry.service" <<'UNIT'
-[Unit]
-Description=Power this staging host off
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/systemctl poweroff
-UNIT
-  cat >"${ROOT:-}/etc/systemd/system/qdrant-expiry.timer" <<'UNIT'
-[Unit]
-Description=Power this staging host off 20 hours after its boot
-
-[Timer]
-OnBootSec=20h
-
-[Install]
-WantedBy=timers.target
-UNIT
-  systemctl daemon-reload
-  systemctl enable --now qdrant-expiry.timer
-fi
