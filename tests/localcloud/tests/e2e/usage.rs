@@ -25,8 +25,10 @@ async fn a_setting_that_cannot_be_used_is_refused_before_anything_is_done() {
         ("backup --prefix a//b", &["`prefix` cannot be used", "a//b"][..]),
         (
             "backup --prefix qdrant/manifests",
-            &["`prefix` cannot be used", "outside the folders of manifests"],
+            &["`prefix` cannot be used", "neither inside nor around the folders of manifests"],
         ),
+        // Its listings would have manifests, proofs and reports in them.
+        ("backup --prefix qdrant", &["`prefix` cannot be used", "nor around"]),
         ("list --prefix ../x", &["`prefix` cannot be used"]),
         ("backup --qdrant-url 10.0.0.1:6333", &["`qdrant-url` cannot be used", "http"]),
         (
