@@ -208,7 +208,8 @@ async fn the_watch_publishes_its_numbers() {
         let ended = run.execution(json!({})).await;
         let published = run.workflow.cloudwatch.data();
         let names: Vec<&str> = published.iter().map(|datum| datum.metric.as_str()).collect();
-        assert_eq!(names, ["PointerAgeSeconds", "UnprotectedSeconds", "StuckExecutions", "DrillAgeSeconds"]);
+        let numbers = ["PointerAgeSeconds", "UnprotectedSeconds", "StuckExecutions", "DrillAgeSeconds"];
+        assert_eq!(names, [&numbers[..], &["ExecutionFailures"; functions::ADDED_UP.len()]].concat());
         ended
     })
     .await;
