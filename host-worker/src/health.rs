@@ -111,15 +111,9 @@ impl Boot {
                 }
             }
             // The record is on the disks: before they are mounted there is none, and the machine's own clock counts.
-            Ok(None) => Self {
+            unknown => Self {
                 step: Step::Disks.name(),
-                held: None,
-                booting_seconds: if serves { 0.0 } else { uptime().unwrap_or_default() },
-                boot_seconds: None,
-            },
-            Err(error) => Self {
-                step: Step::Disks.name(),
-                held: Some(on_one_line(&error)),
+                held: unknown.err().map(|error| on_one_line(&error)),
                 booting_seconds: if serves { 0.0 } else { uptime().unwrap_or_default() },
                 boot_seconds: None,
             },
